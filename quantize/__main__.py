@@ -1,0 +1,84 @@
+"""`python -m quantize JOB.json`: build a job's cells. Events on standard output, one JSON object a line; logs on
+standard error. Exit status: 0 all built, 1 a cell failed, 2 refused, 130 interrupted."""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+import signal
+import sys
+from pathlib import Path
+from types import FrameType
+
+from pydantic import ValidationError
+
+from harness.errors import Fault, Refused
+from quantize import upstream
+from quantize.recipe import Event, Job
+
+
+def main(arguments: list[str]) -> int:
+    """Run the job named on the command line; see the module's docstring for the exit status."""
+    if len(arguments) != 1 or arguments[0] in ("-h", "--help"):
+        print("usage: python -m quantize JOB.json", file=sys.stderr)
+        return 0 if arguments[:1] in (["-h"], ["--help"]) else 2
+    die_with_parent()
+    signal.signal(signal.SIGTERM, _terminated)
+    events = own_stdout()
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(name)s: %(message)s")
+
+    def report(event: Event) -> None:
+        events.write(event.model_dump_json(exclude_none=True) + "\n")
+        events.flush()
+        print(event.message, file=sys.stderr)
+
+    try:
+        job = read_job(Path(arguments[0]))
+        upstream.prepare()
+        from quantize.grid import build
+
+        return 1 if build(job, report) else 0
+    except Refused as refused:
+        print(refused, file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+
+
+def read_job(path: Path) -> Job:
+    """The job a file describes. Raises Refused with one fault for each thing wrong in it."""
+    try:
+        return Job.model_validate_json(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise Refused(Fault(str(path), f"cannot be read ({error.strerror})")) from None
+    except ValidationError as error:
+        raise Refused(*(Fault(f"{path}: {'.'.join(map(str, e['loc'])) or 'the file'}", e["msg"])
+                        for e in error.errors())) from None
+
+
+def own_stdout():  # type: ignore[no-untyped-def]
+    """Keep standard output for events alone: whatever libraries print goes to standard error."""
+    sys.stdout.flush()
+    events = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    return events
+
+
+def die_with_parent() -> None:
+    """Ask the kernel for SIGTERM when the parent dies, however it dies (Linux, prctl PR_SET_PDEATHSIG)."""
+    if sys.platform != "linux":
+        return
+    parent = os.getppid()
+    ctypes.CDLL(None, use_errno=True).prctl(1, signal.SIGTERM, 0, 0, 0)
+    if os.getppid() != parent:  # it died in between
+        sys.exit(143)
+
+
+def _terminated(number: int, frame: FrameType | None) -> None:
+    # An exception, so that temporary folders are removed on the way out.
+    sys.exit(128 + number)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

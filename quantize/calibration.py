@@ -1,0 +1,298 @@
+"""Calibration samples: read, turned into the model's inputs, counted. Nothing is ever cut.
+
+A sample longer than the limit is dropped whole: cut in the middle of its image tokens it would break the model's
+placement of the picture. The processor used here is never saved (see build.py), so nothing it is told can leak into
+a checkpoint.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from harness.errors import Fault, Refused
+from quantize.recipe import Calibration
+
+CANDIDATES = 4
+"""A data set is searched for samples that fit until this many times the asked number were looked at."""
+BATCH_TOKENS = 4096
+"""Samples of exactly equal length share a forward pass up to this many tokens: no padding, so the sums are the same."""
+
+
+@dataclass
+class Sample:
+    """One conversation (or a plain text) and its pictures, in the order they are spoken of."""
+
+    id: str
+    messages: list[dict[str, Any]] | None
+    text: str | None
+    images: list[Any] = field(default_factory=list)
+    """PIL images, RGB."""
+
+
+@dataclass
+class Prepared:
+    """Model inputs and what the manifest says about them."""
+
+    batches: list[dict[str, Any]]
+    """One dict of tensors a forward pass: input_ids [batch, length], pixel_values [patches, values], ..."""
+    facts: dict[str, Any]
+
+
+def read(calibration: Calibration) -> Iterator[Sample]:
+    """Candidate samples in the seed's order, more than asked for where the data set has more."""
+    limit = calibration.samples * CANDIDATES
+    if calibration.dataset == "demo":
+        samples: Iterable[Sample] = _demo(calibration)
+    else:
+        path = Path(calibration.dataset).expanduser()
+        if path.exists():
+            samples = _local(path, calibration)
+        elif calibration.dataset.startswith((".", "/", "~")) or path.suffix in (".jsonl", ".parquet"):
+            raise Refused(Fault(calibration.dataset, "no such file or folder",
+                                'give "demo", a folder, a .jsonl or .parquet file, or a hub data set OWNER/NAME'))
+        else:
+            samples = _hub(calibration)
+    for sample in islice(samples, limit):
+        if not calibration.images:
+            sample = _without_images(sample)
+        yield sample
+
+
+def _demo(calibration: Calibration) -> Iterator[Sample]:
+    from harness.demo.data import generate
+
+    # The demo can make any number of samples; as many as asked for are made, so that a limit nothing fits in ends.
+    for q in generate("train", calibration.samples, calibration.seed):
+        yield Sample(q.id, _conversation(q.question, q.answer, 1), None, [q.image])
+
+
+def _conversation(question: str, answer: str, images: int) -> list[dict[str, Any]]:
+    content = [{"type": "image"} for _ in range(images)] + [{"type": "text", "text": question}]
+    return [{"role": "user", "content": content}, {"role": "assistant", "content": [{"type": "text", "text": answer}]}]
+
+
+def _without_images(sample: Sample) -> Sample:
+    messages = sample.messages
+    if messages is not None:
+        messages = [m if isinstance(m["content"], str) else
+                    m | {"content": [c for c in m["content"] if c.get("type") == "text"]} for m in messages]
+    return Sample(sample.id, messages, sample.text, [])
+
+
+# -- data sets on disk and on a hub ------------------------------------------------------------------------------------
+
+
+def _local(path: Path, calibration: Calibration) -> Iterator[Sample]:
+    if path.is_dir():
+        files = sorted(p for p in path.rglob("*") if p.suffix in (".jsonl", ".parquet"))
+        if not files:
+            raise Refused(Fault(str(path), "holds neither a .jsonl nor a .parquet file",
+                                "put one line a sample into data.jsonl: question, answer, image (a path beside it)"))
+    else:
+        files = [path]
+    rows: list[tuple[str, dict[str, Any], Path]] = []
+    for file in files:
+        read_rows = _parquet_rows if file.suffix == ".parquet" else _jsonl_rows
+        rows += [(f"{file.name}:{i}", row, file.parent) for i, row in enumerate(read_rows(file), 1)]
+    for index in _order(len(rows), calibration.seed):
+        name, row, folder = rows[index]
+        yield _sample(name, row, folder)
+
+
+def _jsonl_rows(file: Path) -> list[dict[str, Any]]:
+    rows = []
+    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise Refused(Fault(f"{file}:{number}", f"not JSON ({error})")) from None
+        if not isinstance(row, dict):
+            raise Refused(Fault(f"{file}:{number}", "not a JSON object", "one object a line"))
+        rows.append(row)
+    return rows
+
+
+def _parquet_rows(file: Path) -> list[dict[str, Any]]:
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        rows: list[dict[str, Any]] = pyarrow.parquet.read_table(file).to_pylist()
+    except (pyarrow.ArrowException, OSError) as error:
+        raise Refused(Fault(str(file), f"not a readable parquet file ({str(error).splitlines()[0]})")) from None
+    return rows
+
+
+def _hub(calibration: Calibration) -> Iterator[Sample]:
+    name = calibration.dataset
+    try:
+        from datasets import load_dataset
+
+        data = load_dataset(name, calibration.subset, split=calibration.split or "train")
+    except Exception as error:  # the hub client raises a dozen kinds; the user needs one line
+        line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise Refused(Fault(f"calibration data set {name}", f"cannot be read: {line}",
+                            "check name, subset and connection, or fetch it once and give its folder")) from None
+    for index in _order(len(data), calibration.seed):
+        yield _sample(f"{name}:{index}", data[index], Path())
+
+
+def _order(count: int, seed: int) -> list[int]:
+    import numpy as np
+
+    order: list[int] = np.random.default_rng(seed).permutation(count).tolist()
+    return order
+
+
+def _sample(name: str, row: dict[str, Any], folder: Path) -> Sample:
+    """A row with `messages`, `text`, or `question` and `answer`; pictures in `images`, `image`, or inside the messages."""
+    pictures = row.get("images") if row.get("images") is not None else row.get("image")
+    images = [pictures] if pictures is not None and not isinstance(pictures, list) else list(pictures or [])
+    messages = row.get("messages") or row.get("conversations")
+    text = None
+    if isinstance(messages, str):
+        messages = json.loads(messages)
+    if messages:
+        messages, inside = _clean(messages)
+        images = images or inside
+    elif row.get("question") is not None:
+        messages = _conversation(str(row["question"]), str(row.get("answer", "")), len(images))
+    elif isinstance(row.get("text"), str):
+        text = row["text"]
+    else:
+        raise Refused(Fault(f"calibration sample {name}", f"has the columns {', '.join(sorted(row))}",
+                            "messages, or question and answer, or text, and image or images for pictures"))
+    return Sample(name, messages, text, [_image(name, i, folder) for i in images])
+
+
+def _clean(messages: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], list[Any]]:
+    """Messages in the chat template's form, and the pictures found inside them."""
+    cleaned, images = [], []
+    for message in messages:
+        content = message.get("content")
+        if not isinstance(content, str):
+            parts = []
+            for part in content or []:
+                if part.get("type") in ("image", "image_url") or part.get("image") is not None:
+                    source = part.get("image") or (part.get("image_url") or {}).get("url")
+                    images += [source] if source is not None else []
+                    parts.append({"type": "image"})
+                else:
+                    parts.append({"type": "text", "text": part.get("text") or ""})
+            content = parts
+        cleaned.append({"role": message.get("role", "user"), "content": content})
+    return cleaned, images
+
+
+def _image(name: str, value: Any, folder: Path) -> Any:
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        if isinstance(value, dict):  # how parquet stores a picture
+            value = value.get("bytes") or value.get("path")
+        if isinstance(value, str) and value.startswith("data:"):
+            import base64
+
+            value = base64.b64decode(value.partition(",")[2])
+        opened = value if isinstance(value, Image.Image) else Image.open(
+            io.BytesIO(value) if isinstance(value, bytes) else folder / str(value))
+        return opened.convert("RGB")
+    except (OSError, UnidentifiedImageError, ValueError) as error:
+        raise Refused(Fault(f"calibration sample {name}", f"its picture cannot be read ({error})")) from None
+
+
+# -- from samples to the model's inputs --------------------------------------------------------------------------------
+
+
+def prepare(calibration: Calibration, processor: Any, samples: Iterable[Sample]) -> Prepared:
+    """Samples as model inputs: processed one at a time, too long ones dropped, equal lengths put into one batch.
+
+    A set that has pictures uses only samples with pictures: llm-compressor traces the model once, with the first
+    sample, and a sample without pictures takes another path. Raises Refused when nothing is left.
+    """
+    fitting: list[tuple[Sample, dict[str, Any]]] = []
+    long: list[str] = []
+    for sample in samples:
+        inputs = process(processor, sample)
+        if inputs["input_ids"].shape[-1] > calibration.max_seq_length:
+            long.append(sample.id)
+            continue
+        fitting.append((sample, inputs))
+        if len(fitting) == calibration.samples:
+            break
+    with_images = [pair for pair in fitting if pair[0].images]
+    mixed = len(fitting) - len(with_images) if with_images else 0
+    used = with_images or fitting
+    if not used:
+        raise Refused(Fault(f"calibration data {calibration.dataset}",
+                            f"all {len(long)} samples are longer than max_seq_length {calibration.max_seq_length}"
+                            if long else "holds no samples",
+                            "a longer limit, smaller pictures or shorter texts" if long else ""))
+    facts = {
+        "dataset": calibration.dataset, "subset": calibration.subset, "split": calibration.split,
+        "seed": calibration.seed, "max_seq_length": calibration.max_seq_length, "asked": calibration.samples,
+        "used": len(used), "dropped_too_long": len(long), "dropped_without_images": mixed,
+        "first_dropped": long[:10],
+        "tokens": sum(int(i["input_ids"].shape[-1]) for _, i in used), "images": sum(len(s.images) for s, _ in used),
+        "sha256": _content_hash(used),
+    }
+    return Prepared(_batches([inputs for _, inputs in used]), facts)
+
+
+def process(processor: Any, sample: Sample) -> dict[str, Any]:
+    """One sample through chat template and processor; tensors with a leading batch dimension of 1. Never truncates."""
+    text = sample.text if sample.messages is None else processor.apply_chat_template(sample.messages, tokenize=False)
+    arguments: dict[str, Any] = {"text": [text], "return_tensors": "pt"}
+    if sample.images:
+        arguments["images"] = sample.images
+    return dict(processor(**arguments))
+
+
+def _content_hash(used: list[tuple[Sample, dict[str, Any]]]) -> str:
+    """SHA-256 over the token ids and the pictures' pixels, in order."""
+    total = hashlib.sha256()
+    for sample, inputs in used:
+        total.update(inputs["input_ids"].numpy().tobytes())
+        for image in sample.images:
+            total.update(f"{image.size}".encode() + image.tobytes())
+    return total.hexdigest()
+
+
+def _batches(inputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Samples of equal length stacked along the batch; pictures are a flat list of patches, so theirs are joined."""
+    import torch
+
+    groups: dict[tuple[int, bool], list[dict[str, Any]]] = {}
+    for one in inputs:
+        groups.setdefault((int(one["input_ids"].shape[-1]), "pixel_values" in one), []).append(one)
+    batches = []
+    for (length, _), members in groups.items():
+        width = max(1, BATCH_TOKENS // length)
+        for start in range(0, len(members), width):
+            chunk = members[start:start + width]
+            batches.append({key: torch.cat([one[key] for one in chunk], dim=0) for key in chunk[0]})
+    return batches
+
+
+def warnings(facts: dict[str, Any], source: Path) -> list[str]:
+    """What a reader of the manifest should have been told while it was built."""
+    found = []
+    if facts["images"] == 0 and "vision_config" in json.loads((source / "config.json").read_text()):
+        found.append("text-only calibration of a vision-language model: no scale has seen an image token")
+    if facts["dropped_too_long"]:
+        found.append(f"{facts['dropped_too_long']} samples are longer than {facts['max_seq_length']} tokens and were "
+                     f"dropped whole (first: {facts['first_dropped'][0]})")
+    if facts["dropped_without_images"]:
+        found.append(f"{facts['dropped_without_images']} samples have no picture, unlike the others: not used")
+    if facts["used"] < facts["asked"]:
+        found.append(f"{facts['used']} samples used of {facts['asked']} asked")
+    return found
