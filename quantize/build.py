@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 import transformers
+from compressed_tensors.offload import remove_dispatch
 from compressed_tensors.quantization import QuantizationArgs, QuantizationScheme
 from llmcompressor import oneshot
 from llmcompressor.modifiers.quantization import QuantizationModifier
@@ -274,6 +275,7 @@ def _to_bf16(model: Any) -> None:
 
     Scales too, and before packing: the integers are then rounded with the scales that are stored.
     """
+    remove_dispatch(model)  # an offloaded module copies what is assigned into the old tensor, precision and all
     made: dict[int, nn.Parameter] = {}
     for module in model.modules():
         for name, parameter in module._parameters.items():

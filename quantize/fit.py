@@ -1,4 +1,381 @@
-from quantize.checkpoint import Linear, linears_of, matches, tensors
-def linears(source): return linears_of(tensors(source))
-def resolve_ignore(patterns, found):
-    return {one.name for one in found if any(matches(p, one.name) for p in patterns)}
+"""What can be built and what can be served, told from shapes alone. Reads safetensors headers; milliseconds, no torch.
+
+`plan_recipe` collects every fault of a recipe at once: patterns that match nothing, group sizes that divide no layer,
+mappings that resolve to nothing, formats that pack but that no kernel of the target runs.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from harness.errors import Fault, Refused
+from quantize.checkpoint import (
+    Linear,
+    Part,
+    Tensor,
+    is_tied,
+    linears_of,
+    matches,
+    modules,
+    part_of,
+    read_config,
+    tensors,
+)
+from quantize.kernels import KERNELS, kernel_for, merged
+from quantize.recipe import Calibration, Mapping, Model, Recipe
+
+SIZES = (16, 32, 64, 128, 256, 512, 1024)
+"""Group sizes offered when one does not fit."""
+
+
+class IgnoreFacts(Model):
+    """What one ignore pattern keeps in high precision."""
+
+    pattern: str
+    """As written in the recipe."""
+    matches: int
+    """Modules with a weight that it matches."""
+    by_part: dict[Part, int] = Field(default_factory=dict)
+    """The same, by part."""
+
+
+class MappingFacts(Model):
+    """What one AWQ mapping resolves to."""
+
+    smooth: str
+    """The mapping's smooth pattern."""
+    resolved: int
+    """Layers that are searched."""
+    skipped: int
+    """Layers that match but cannot be searched."""
+    reason: str = ""
+    """Why those are skipped (the first's reason)."""
+
+
+class FitFacts(Model):
+    """What a recipe would do to a source, as read from its headers."""
+
+    linears: dict[Part, int] = Field(default_factory=dict)
+    """Linears of the source, by part."""
+    packed: int = 0
+    """Linears that would be packed."""
+    ignore: list[IgnoreFacts] = Field(default_factory=list)
+    """Each pattern's matches."""
+    mappings: list[MappingFacts] = Field(default_factory=list)
+    """Each mapping's layers; empty unless the method is awq."""
+    target: str = "cpu"
+    """What the kernels were asked for."""
+    kernels: dict[str, int] = Field(default_factory=dict)
+    """vLLM's kernel class and how many packed Linears it serves."""
+    source_bytes: int = 0
+    """Bytes of the source's tensors."""
+    expected_bytes: int = 0
+    """Bytes of the finished checkpoint's tensors."""
+    calibration_host_bytes: int = 0
+    """Host memory the build needs, roughly; 0 when the recipe needs no calibration."""
+    calibration_device_bytes: int = 0
+    """Memory of the device the search runs on, roughly."""
+
+
+def plan_recipe(
+    source: Path, recipe: Recipe, target: str = "cpu", calibration: Calibration | None = None,
+    interpreter: Path | None = None,
+) -> tuple[list[Fault], FitFacts]:
+    """Everything wrong with building `recipe` from `source` for `target` ("cpu", "marlin" or "machete").
+
+    `interpreter` is the quantize environment's Python: with it, an unknown observer is a fault as well. A source that
+    is no checkpoint is a fault, not an exception.
+    """
+    try:
+        config, table = read_config(source), tensors(source)
+    except Refused as refused:
+        return list(refused.faults), FitFacts(target=target)
+    found = linears_of(table)
+    source_bytes = sum(t.nbytes for t in table.values())
+    counts = dict(Counter(one.part for one in found))
+    faults = _source_faults(source, config, found)
+    if target not in KERNELS:
+        faults.append(Fault(f"target {target!r}", "unknown", f"one of {', '.join(KERNELS)}"))
+    known = named_modules(config, table)
+    ignore_faults, ignore_facts = _ignored(recipe, known)
+    faults += ignore_faults
+    kept = resolve_ignore(recipe.ignore, found)
+    packed = [one for one in found if one.name not in kept]
+    base = {"linears": counts, "ignore": ignore_facts, "target": target, "source_bytes": source_bytes}
+    if recipe.method == "noise":
+        return faults, FitFacts(**base, expected_bytes=source_bytes)
+    faults += _part_faults(packed)
+    # Shapes are judged for what should be packed: a vision tower that slipped through is its own fault, named above.
+    meant = [one for one in packed if one.part == "language"]
+    faults += _shape_faults(recipe, meant)
+    kernel_faults, kernels = _kernels(recipe, meant, target)
+    faults += [] if any(_indivisible(recipe, one) for one in meant) else kernel_faults
+    mapping_facts: list[MappingFacts] = []
+    if recipe.method == "awq":
+        mapping_faults, mapping_facts = _mappings(recipe, known, {one.name for one in packed})
+        faults += mapping_faults
+    faults += _observer_faults(recipe, interpreter)
+    host, device = _memory(recipe, calibration or Calibration(), config, table, packed)
+    return faults, FitFacts(
+        **base, packed=len(packed), mappings=mapping_facts, kernels=kernels,
+        expected_bytes=source_bytes + sum(packed_bytes(recipe, one) - table[f"{one.name}.weight"].nbytes
+                                          for one in packed if f"{one.name}.weight" in table),
+        calibration_host_bytes=host, calibration_device_bytes=device)
+
+
+def linears(source: Path) -> list[Linear]:
+    """The Linears of a checkpoint. Raises Refused when it is none."""
+    return linears_of(tensors(source))
+
+
+def named_modules(config: dict[str, Any], table: dict[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    """Modules with a weight; a tied output head counts too, although the checkpoint stores no tensor for it."""
+    found = modules(table)
+    embeddings = [shape for name, shape in found.items() if part_of(name) == "embeddings"]
+    if is_tied(config) and embeddings and not any(part_of(name) == "lm_head" for name in found):
+        found["lm_head"] = embeddings[0]
+    return found
+
+
+def resolve_ignore(patterns: list[str], found: list[Linear]) -> set[str]:
+    """Names of the Linears that the patterns keep in high precision."""
+    return {one.name for one in found if any(_safe_match(p, one.name) for p in patterns)}
+
+
+def packed_bytes(recipe: Recipe, one: Linear) -> int:
+    """Bytes of a packed Linear: weights in int32 words row by row, BF16 scales, the recorded shape (two int64), and
+    zero points packed along the output channels when asymmetric (compressed-tensors, pack-quantized format)."""
+    words = -(-one.in_features * recipe.num_bits // 32)
+    groups = 1 if recipe.group_size == -1 else one.in_features // recipe.group_size
+    zero_points = 0 if recipe.symmetric else -(-one.out_features * recipe.num_bits // 32) * 4 * groups
+    return one.out_features * words * 4 + one.out_features * groups * 2 + 16 + zero_points
+
+
+def offered_observers(interpreter: Path) -> list[str]:
+    """The observers the llm-compressor beside `interpreter` registers, read from its source; [] when it is not found.
+
+    Read, not imported: importing it takes ten seconds, a plan a tenth of one.
+    """
+    names: set[str] = set()
+    # Not resolved: a virtual environment's interpreter is a link, and its packages are beside the link.
+    for file in interpreter.parent.parent.glob("lib/python*/site-packages/llmcompressor/observers/*.py"):
+        text = file.read_text(encoding="utf-8")
+        for call in re.findall(r"@Observer\.register\(([^)]*)\)", text):
+            names.update(re.findall(r"[\"']([\w-]+)[\"']", call))
+    return sorted(names)
+
+
+# -- the faults --------------------------------------------------------------------------------------------------------
+
+
+def _safe_match(pattern: str, name: str) -> bool:
+    try:
+        return matches(pattern, name)
+    except re.error:
+        return False
+
+
+def _pattern_error(pattern: str) -> str | None:
+    try:
+        matches(pattern, "")
+    except re.error as error:
+        return str(error)
+    return None
+
+
+def _source_faults(source: Path, config: dict[str, Any], found: list[Linear]) -> list[Fault]:
+    if "quantization_config" in config or any(one.packed for one in found):
+        return [Fault(f"source {source}", "is quantized already", "the BF16 checkpoint it was made from")]
+    if not any(one.part == "language" for one in found):
+        return [Fault(f"source {source}", "has no Linear in its language model that could be packed")]
+    return []
+
+
+def _ignored(recipe: Recipe, known: dict[str, tuple[int, ...]]) -> tuple[list[Fault], list[IgnoreFacts]]:
+    faults, facts = [], []
+    for pattern in recipe.ignore:
+        broken = _pattern_error(pattern)
+        if broken:
+            faults.append(Fault(f"ignore {pattern!r}", f"not a regular expression ({broken})"))
+            continue
+        hits = [name for name in known if matches(pattern, name)]
+        facts.append(IgnoreFacts(pattern=pattern, matches=len(hits),
+                                 by_part=dict(Counter(part_of(name) for name in hits))))
+        if not hits:
+            real, proposal = propose(pattern, list(known))
+            faults.append(Fault(f"ignore {pattern!r}", f"matches no module (a real name: {real})",
+                                f"perhaps {proposal!r}"))
+    return faults, facts
+
+
+def propose(pattern: str, names: list[str]) -> tuple[str, str]:
+    """For a pattern that matches nothing: a real module name near to it, and a pattern that matches."""
+    body = pattern.removeprefix("re:")
+    try:
+        inside = [n for n in names if re.search(body, n)]
+    except re.error:
+        inside = []
+    if inside:
+        loose = body.removeprefix("^")
+        found = "re:" + (loose if loose.startswith(".*") else ".*" + loose)
+        if any(_safe_match(found, name) for name in names):
+            return inside[0], found
+    parts = sorted({p for n in names for p in n.split(".") if not p.isdigit()})
+    words = re.findall(r"[a-z_0-9]{3,}", body.lower())
+    # A word that is no part of any name is the likely slip; one that is may still stand in the wrong place.
+    for word in [w for w in words if w not in parts] + [w for w in words if w in parts][::-1]:
+        close = difflib.get_close_matches(word, parts, 1, 0.6) or [p for p in parts if word in p or p in word]
+        if close:
+            real = next(n for n in names if close[0] in n.split("."))
+            last = real.rpartition(".")[2] == close[0]
+            return real, f"re:.*{re.escape(close[0])}" + ("$" if last else ".*")
+    return names[0], "re:.*" + re.escape(names[0].rpartition(".")[2]) + "$"
+
+
+def _part_faults(packed: list[Linear]) -> list[Fault]:
+    faults = []
+    proposals: dict[str, str] = {"visual": "re:.*visual.*", "lm_head": "lm_head"}
+    for part, proposal in proposals.items():
+        hit = [one.name for one in packed if one.part == part]
+        if hit:
+            if not matches(proposal, hit[0]):
+                proposal = "re:.*" + re.escape(next(p for p in hit[0].split(".") if part_of(p) == part)) + ".*"
+            faults.append(Fault(f"ignore: {hit[0]}", f"{len(hit)} {part} Linears would be packed, which costs accuracy "
+                                "and wins little", f"add {proposal!r}"))
+    return faults
+
+
+def _indivisible(recipe: Recipe, one: Linear) -> bool:
+    return recipe.group_size != -1 and one.in_features % recipe.group_size != 0
+
+
+def _shape_faults(recipe: Recipe, packed: list[Linear]) -> list[Fault]:
+    bad = [one for one in packed if _indivisible(recipe, one)]
+    if not bad:
+        return []
+    fit = [size for size in SIZES if all(one.in_features % size == 0 for one in packed)]
+    own = [size for size in SIZES if bad[0].in_features % size == 0]
+    more = f", and {len(bad) - 1} more layers like it" if len(bad) > 1 else ""
+    right = f"sizes that divide every layer: {', '.join(map(str, fit))}" if fit else \
+        f"sizes that divide this layer: {', '.join(map(str, own)) or 'none'}"
+    return [Fault(f"group_size {recipe.group_size}",
+                  f"does not divide in_features {bad[0].in_features} of {bad[0].name}{more}",
+                  f"{right}, or -1 for one scale an output channel")]
+
+
+def _kernels(recipe: Recipe, packed: list[Linear], target: str) -> tuple[list[Fault], dict[str, int]]:
+    if target not in KERNELS:
+        return [], {}
+    counts: Counter[str] = Counter()
+    failed: list[tuple[Linear, str]] = []
+    for one in packed:
+        k, n = merged(one, packed)
+        name, why = kernel_for(target, recipe.num_bits, recipe.group_size, recipe.symmetric, k, n)
+        if name is None:
+            failed.append((one, why))
+        else:
+            counts[name] += 1
+    if not failed:
+        return [], dict(counts)
+    one, why = failed[0]
+    return [Fault(f"group_size {recipe.group_size}, {recipe.num_bits} bit"
+                  + ("" if recipe.symmetric else ", asymmetric"),
+                  f"packs, but no kernel of target {target} runs {one.name} [{one.out_features}, {one.in_features}]",
+                  why)], dict(counts)
+
+
+def _mappings(recipe: Recipe, known: dict[str, tuple[int, ...]],
+              packed: set[str]) -> tuple[list[Fault], list[MappingFacts]]:
+    faults, facts = [], []
+    for mapping in recipe.mappings:
+        where = f"mapping {mapping.smooth!r}"
+        broken = [e for p in (mapping.smooth, *mapping.balance) if (e := _pattern_error(p))]
+        if broken:
+            faults.append(Fault(where, f"not a regular expression ({broken[0]})"))
+            continue
+        fact, touched = _resolve(mapping, known, packed)
+        facts.append(fact)
+        if touched:
+            faults.append(Fault(where, f"reaches into the vision tower ({touched})",
+                                "scope it to the language model: re:.*language_model.*"))
+        elif fact.resolved == 0:
+            real, proposal = propose(mapping.smooth, list(known))
+            faults.append(Fault(where, f"resolves to no layer ({fact.reason or f'a real name: {real}'})",
+                                "" if fact.reason else f"perhaps {proposal!r}"))
+    return faults, facts
+
+
+def _resolve(mapping: Mapping, known: dict[str, tuple[int, ...]],
+             packed: set[str]) -> tuple[MappingFacts, str]:
+    """Pair every smooth layer with the balance layers of its decoder layer, as llm-compressor's match_modules_set
+    does for patterns that match once a layer."""
+    smooths = [name for name in known if matches(mapping.smooth, name)]
+    balances = [[name for name in known if matches(pattern, name)] for pattern in mapping.balance]
+    touched = next((n for n in [*smooths, *(b for group in balances for b in group)] if part_of(n) == "visual"), "")
+    resolved, reasons = 0, []
+    for smooth in smooths:
+        layer = _layer_of(smooth)
+        sets = [[n for n in group if _layer_of(n) == layer] for group in balances]
+        flat = [n for group in sets for n in group]
+        if not all(sets):
+            reasons.append(f"{layer or smooth} has no {mapping.balance[[not s for s in sets].index(True)]}")
+        elif not any(n in packed for n in flat):
+            reasons.append(f"none of {', '.join(flat)} is packed")
+        elif (clash := _size_clash(smooth, flat, known)):
+            reasons.append(clash)
+        else:
+            resolved += 1
+    return MappingFacts(smooth=mapping.smooth, resolved=resolved, skipped=len(reasons),
+                        reason=reasons[0] if reasons else ""), touched
+
+
+def _layer_of(name: str) -> str:
+    found = re.match(r".*?\.layers\.\d+(?=\.|$)", name)
+    return found.group(0) if found else ""
+
+
+def _size_clash(smooth: str, balance: list[str], known: dict[str, tuple[int, ...]]) -> str:
+    """The smooth layer's outputs must be the balance layers' inputs; under grouped-query attention v_proj's are not
+    o_proj's (llm-compressor, _check_layers_are_compatible)."""
+    out = known[smooth][0]
+    for name in balance:
+        if len(known[name]) == 2 and known[name][1] != out:
+            return f"{smooth} gives {out}, {name} takes {known[name][1]}: {out} vs {known[name][1]}"
+    return ""
+
+
+def _observer_faults(recipe: Recipe, interpreter: Path | None) -> list[Fault]:
+    offered = offered_observers(interpreter) if interpreter else []
+    if not offered or recipe.observer in offered:
+        return []
+    near = difflib.get_close_matches(recipe.observer, offered, 1, 0.4)
+    return [Fault(f"observer {recipe.observer!r}", "is not offered by the installed llm-compressor",
+                  (f"perhaps {near[0]!r}; " if near else "") + f"one of {', '.join(offered)}")]
+
+
+def _memory(recipe: Recipe, calibration: Calibration, config: dict[str, Any], table: dict[str, Tensor],
+            packed: list[Linear]) -> tuple[int, int]:
+    """Rough upper limits of the build's memory in bytes, host and device; (0, 0) when it needs no calibration.
+
+    With every sample at its longest, N = samples * max_seq_length tokens. The search of one decoder layer holds the
+    layer's inputs, the kept inputs of attention, MLP and down_proj, and two outputs: N * (5 * hidden + intermediate)
+    values of 2 bytes. The host holds the source, a second copy of its decoder layers, and N * hidden values.
+    """
+    if not recipe.calibrates or not packed:
+        return 0, 0
+    text: dict[str, Any] = config.get("text_config") or config
+    hidden, intermediate = int(text.get("hidden_size", 0)), int(text.get("intermediate_size", 0))
+    tokens = calibration.samples * calibration.max_seq_length
+    layers = sum(t.nbytes for n, t in table.items() if _layer_of(n) and part_of(n) == "language")
+    by_layer: Counter[str] = Counter()
+    for one in packed:
+        by_layer[_layer_of(one.name)] += 2 * one.in_features * one.out_features
+    one_layer = max(by_layer.values())
+    host = sum(t.nbytes for t in table.values()) + layers + tokens * hidden * 2
+    return host, 3 * one_layer + tokens * (5 * hidden + intermediate) * 2

@@ -1,2 +1,375 @@
-from types import SimpleNamespace
-def verify(checkpoint, source=None): return SimpleNamespace(faults=[])
+"""Everything that is wrong with a checkpoint, in one pass: headers, small tensors and slices; no torch, no loading.
+
+Works on any compressed-tensors checkpoint. With a source it also checks that nothing was lost or changed on the way.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import Field
+
+from harness.errors import Fault, Refused
+from quantize.checkpoint import (
+    PACKED,
+    Tensor,
+    is_tied,
+    linears_of,
+    matches,
+    modules,
+    part_of,
+    read_config,
+    tensors,
+    unpacked_shape,
+    weight_files,
+)
+from quantize.fit import named_modules
+from quantize.recipe import Model
+from quantize.sidefiles import side_file_faults
+
+ABSURD = 1e4
+"""A norm weight beyond this is damage: those of released models stay below a few hundred."""
+SLICE = 2048
+"""Values compared at the start of each tensor that quantization must not change."""
+
+
+class Storage(Model):
+    """What a checkpoint takes on disk."""
+
+    total_bytes: int
+    """Bytes of all files in the folder, the build's own manifest left out."""
+    safetensors_bytes: int
+    """Bytes of the safetensors files."""
+    safetensors_files: int
+    """How many safetensors files."""
+
+
+class Structure(Model):
+    """Linears by part, packed and plain."""
+
+    packed: dict[str, int] = Field(default_factory=dict)
+    """Packed Linears of each part (language, visual, lm_head, embeddings)."""
+    plain: dict[str, int] = Field(default_factory=dict)
+    """Plain Linears of each part."""
+    num_bits: int | None = None
+    """Bits of the packed weights, from the config; null when nothing is packed."""
+    group_size: int | None = None
+    """Group size, -1 for per channel; null when nothing is packed."""
+    symmetric: bool | None = None
+    """Whether there are no zero points; null when nothing is packed."""
+
+
+class Found(Model):
+    """One fault, as JSON carries it."""
+
+    where: str
+    """File, tensor, module or config field."""
+    what: str
+    """What is wrong with it."""
+    right: str = ""
+    """What would be right."""
+
+    def __str__(self) -> str:
+        return str(Fault(self.where, self.what, self.right))
+
+
+class Report(Model):
+    """The outcome of `verify`."""
+
+    checkpoint: Path
+    """The folder."""
+    source: Path | None
+    """What it was compared with."""
+    faults: list[Found]
+    """Empty when all is well."""
+    structure: Structure | None = None
+    """Null when the weights cannot be read."""
+    storage: Storage | None = None
+    """Null when the folder is none."""
+
+
+def storage(checkpoint: Path) -> Storage:
+    """Sizes on disk of a checkpoint folder."""
+    files = [p for p in checkpoint.iterdir() if p.is_file() and p.name != "manifest.json"]
+    weights = weight_files(checkpoint)
+    return Storage(total_bytes=sum(p.stat().st_size for p in files),
+                   safetensors_bytes=sum(p.stat().st_size for p in weights), safetensors_files=len(weights))
+
+
+def structure(checkpoint: Path) -> Structure:
+    """Linears of a checkpoint by part, packed and plain. Raises Refused when its weights cannot be read."""
+    return _structure(read_config(checkpoint), tensors(checkpoint))
+
+
+def _structure(config: dict[str, Any], table: dict[str, Tensor]) -> Structure:
+    counts: dict[bool, dict[str, int]] = {True: {}, False: {}}
+    for one in linears_of(table):
+        counts[one.packed][one.part] = counts[one.packed].get(one.part, 0) + 1
+    weights = _weight_args(config)
+    if not counts[True] or not weights:
+        return Structure(packed=counts[True], plain=counts[False])
+    group = weights[0].get("group_size")
+    return Structure(packed=counts[True], plain=counts[False], num_bits=weights[0].get("num_bits"),
+                     group_size=-1 if group is None else group, symmetric=weights[0].get("symmetric", True))
+
+
+def verify(checkpoint: Path, source: Path | None = None) -> Report:
+    """Every fault of `checkpoint`, compared with `source` where one is given. Never raises for a bad checkpoint."""
+    if not checkpoint.is_dir():
+        return _report(checkpoint, source, [Fault(str(checkpoint), "no such folder")])
+    faults: list[Fault] = []
+    try:
+        config = read_config(checkpoint)
+    except Refused as refused:
+        return _report(checkpoint, source, list(refused.faults))
+    table, original = _read(checkpoint, faults), None
+    if source is not None:
+        try:
+            original = (read_config(source), tensors(source))
+        except Refused as refused:
+            faults += refused.faults
+    faults += _index_faults(checkpoint, table)
+    faults += side_file_faults(checkpoint, source, config)
+    if table:
+        faults += _section_faults(config, table)
+        faults += _scheme_faults(config, table)
+        faults += _placement_faults(config, table)
+        faults += _value_faults(table)
+        faults += _tie_faults(config, table)
+    if table and original is not None:
+        faults += _source_faults(config, table, *original)
+    return _report(checkpoint, source, faults, _structure(config, table) if table else None, storage(checkpoint))
+
+
+def _report(checkpoint: Path, source: Path | None, faults: list[Fault], structure: Structure | None = None,
+            storage: Storage | None = None) -> Report:
+    unique = dict.fromkeys(faults)
+    return Report(checkpoint=checkpoint, source=source, structure=structure, storage=storage,
+                  faults=[Found(where=f.where, what=f.what, right=f.right) for f in unique])
+
+
+def _read(checkpoint: Path, faults: list[Fault]) -> dict[str, Tensor]:
+    from quantize.checkpoint import header
+
+    table: dict[str, Tensor] = {}
+    files = weight_files(checkpoint)
+    if not files:
+        faults.append(Fault(str(checkpoint), "holds no .safetensors file"))
+    for file in files:
+        try:
+            table |= header(file)
+        except Refused as refused:
+            faults += refused.faults
+    return table
+
+
+def _some(names: list[str], limit: int = 3) -> str:
+    return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")
+
+
+def _weight_args(config: dict[str, Any]) -> list[dict[str, Any]]:
+    groups = (config.get("quantization_config") or {}).get("config_groups") or {}
+    return [g["weights"] for g in groups.values() if isinstance(g, dict) and isinstance(g.get("weights"), dict)]
+
+
+def _is_packed(name: str, table: dict[str, Tensor]) -> bool:
+    return f"{name}.weight_packed" in table
+
+
+# -- one kind of fault each --------------------------------------------------------------------------------------------
+
+
+def _index_faults(checkpoint: Path, table: dict[str, Tensor]) -> list[Fault]:
+    path = checkpoint / "model.safetensors.index.json"
+    if not path.is_file():
+        several = len(weight_files(checkpoint)) > 1
+        return [Fault(path.name, "missing beside several safetensors files")] if several else []
+    try:
+        named: dict[str, str] = json.loads(path.read_text(encoding="utf-8"))["weight_map"]
+    except (ValueError, KeyError, TypeError) as error:
+        return [Fault(path.name, f"not a weight index ({error})")]
+    faults = [Fault(path.name, f"names {shard}, which is not there", "fetch or build that shard")
+              for shard in sorted(set(named.values())) if not (checkpoint / shard).is_file()]
+    lost = [n for n, shard in named.items() if (checkpoint / shard).is_file()
+            and (n not in table or table[n].file.name != shard)]
+    extra = [n for n in table if n not in named]
+    if lost:
+        faults.append(Fault(path.name, f"names tensors that their shard does not hold: {_some(lost)}"))
+    if extra:
+        faults.append(Fault(path.name, f"does not name tensors that the shards hold: {_some(extra)}"))
+    return faults
+
+
+def _section_faults(config: dict[str, Any], table: dict[str, Tensor]) -> list[Fault]:
+    section, packed = config.get("quantization_config"), [n for n in table if n.endswith(".weight_packed")]
+    if packed and not section:
+        return [Fault("config.json: quantization_config", f"missing, yet {len(packed)} Linears are packed",
+                      "the section the build wrote; without it a server reads noise or refuses")]
+    if not section:
+        return []
+    if section.get("quant_method") not in (None, "compressed-tensors"):
+        return [Fault("config.json: quantization_config.quant_method", f"is {section['quant_method']!r}",
+                      "compressed-tensors")]
+    if not packed and section.get("format") == "pack-quantized":
+        return [Fault("config.json: quantization_config", "says pack-quantized, yet no Linear is packed",
+                      "a checkpoint saved compressed")]
+    return []
+
+
+def _scheme_faults(config: dict[str, Any], table: dict[str, Tensor]) -> list[Fault]:
+    """Packed tensors against the scheme: zero points, shapes, the parts a packed Linear is made of."""
+    weights = _weight_args(config)
+    if not weights:
+        return []
+    args = weights[0]
+    symmetric, bits, group = args.get("symmetric", True), int(args.get("num_bits") or 8), args.get("group_size")
+    packed = [one for one in linears_of(table) if one.packed]
+    if not packed:
+        return []
+    faults = []
+    zero = [n for n in table if n.endswith(".weight_zero_point")]
+    if symmetric and zero:
+        faults.append(Fault(zero[0], f"a zero point in a symmetric scheme ({len(zero)} in all)",
+                            "symmetric: false, or no zero points"))
+    lacking = [one.name for one in packed if not symmetric and f"{one.name}.weight_zero_point" not in table]
+    if lacking:
+        faults.append(Fault(f"{lacking[0]}.weight_zero_point", f"missing in an asymmetric scheme ({len(lacking)} in all)"))
+    for part in ("weight_scale", "weight_shape"):
+        without = [one.name for one in packed if f"{one.name}.{part}" not in table]
+        if without:
+            faults.append(Fault(f"{without[0]}.{part}", f"missing beside packed weights ({len(without)} in all)"))
+    for one in packed:
+        faults += _shape_faults(one.name, one.in_features, one.out_features, bits, group, table)
+    return faults
+
+
+def _shape_faults(name: str, k: int, n: int, bits: int, group: int | None, table: dict[str, Tensor]) -> list[Fault]:
+    faults = []
+    words = (n, -(-k * bits // 32))
+    stored = table[f"{name}.weight_packed"].shape
+    if stored != words and f"{name}.weight_shape" in table:
+        faults.append(Fault(f"{name}.weight_packed", f"has shape {list(stored)}, {bits} bit of [{n}, {k}] take "
+                            f"{list(words)}"))
+    scale = table.get(f"{name}.weight_scale")
+    wanted = (n, 1 if group in (None, -1) else -(-k // group))
+    if scale is not None and f"{name}.weight_shape" in table and scale.shape != wanted:
+        faults.append(Fault(f"{name}.weight_scale", f"has shape {list(scale.shape)}, group size "
+                            f"{'per channel' if group is None else group} of [{n}, {k}] takes {list(wanted)}"))
+    return faults
+
+
+def _placement_faults(config: dict[str, Any], table: dict[str, Tensor]) -> list[Fault]:
+    """Packed where the config says and nowhere else; every ignore entry names something."""
+    section = config.get("quantization_config")
+    if not section or not any(n.endswith(".weight_packed") for n in table):
+        return []
+    faults = []
+    every = linears_of(table)
+    for part in ("visual", "lm_head", "embeddings"):
+        wrong = [n for n in modules(table) if _is_packed(n, table) and part_of(n) == part]
+        if wrong:
+            faults.append(Fault(f"{wrong[0]}.weight_packed", f"{len(wrong)} {part} layers are packed",
+                                "only language Linears"))
+    ignore = [str(p) for p in section.get("ignore") or []]
+    covered = {one.name for one in every if any(_match(p, one.name) for p in ignore)}
+    targets = {t for g in (section.get("config_groups") or {}).values() for t in g.get("targets") or []}
+    if "Linear" in targets:
+        open_ = [one.name for one in every if not one.packed and one.name not in covered]
+        if open_:
+            faults.append(Fault("config.json: quantization_config.ignore", f"does not cover {len(open_)} Linears that "
+                                f"are not packed: {_some(open_)}", "their names as the checkpoint's tensors have them"))
+    both = [one.name for one in every if one.packed and one.name in covered]
+    if both:
+        faults.append(Fault("config.json: quantization_config.ignore", f"covers {len(both)} Linears that are packed: "
+                            f"{_some(both)}"))
+    known = named_modules(config, table)
+    stray = [p for p in ignore if not any(_match(p, name) for name in known)]
+    if stray:
+        faults.append(Fault("config.json: quantization_config.ignore", f"{len(stray)} entries match no module: "
+                            f"{_some(stray)}", f"a real name: {next(iter(known))}"))
+    return faults
+
+
+def _match(pattern: str, name: str) -> bool:
+    try:
+        return matches(pattern, name)
+    except re.error:
+        return False
+
+
+def _value_faults(table: dict[str, Tensor]) -> list[Fault]:
+    """Scales and small parameters: finite, no zero scale, no absurd norm weight."""
+    faults = []
+    for name, tensor in table.items():
+        scale = name.endswith((".weight_scale", ".weight_global_scale"))
+        if not scale and (len(tensor.shape) != 1 or tensor.dtype not in ("BF16", "F16", "F32")):
+            continue
+        values = tensor.read()
+        if not np.isfinite(values).all():
+            faults.append(Fault(name, f"{int((~np.isfinite(values)).sum())} of {values.size} values are NaN or Inf"))
+        elif scale and (values == 0).any():
+            faults.append(Fault(name, f"{int((values == 0).sum())} of {values.size} scales are zero"))
+        elif "norm" in name and values.size and float(np.abs(values).max()) > ABSURD:
+            faults.append(Fault(name, f"holds {float(np.abs(values).max()):.3g}, not a trained norm weight"))
+    return faults
+
+
+def _tie_faults(config: dict[str, Any], table: dict[str, Tensor]) -> list[Fault]:
+    head = next((n for n in table if re.search(r"(^|\.)lm_head\.weight", n)), None)
+    if is_tied(config) and head:
+        return [Fault(head, "a second embedding-sized tensor, although the config ties the output head to the embeddings",
+                      "no such tensor, or tie_word_embeddings: false as in the source")]
+    return []
+
+
+def _source_faults(config: dict[str, Any], table: dict[str, Tensor], source_config: dict[str, Any],
+                   original: dict[str, Tensor]) -> list[Fault]:
+    """Nothing lost, nothing added, nothing changed that quantization does not change."""
+    faults = []
+    names = {_unpacked_name(n) for n in table}
+    lost, added = sorted(set(original) - names), sorted(names - set(original))
+    if lost:
+        faults.append(Fault("tensors", f"{len(lost)} of the source's are missing: {_some(lost)}"))
+    if is_tied(source_config) != is_tied(config):
+        faults.append(Fault("config.json: tie_word_embeddings", f"is {is_tied(config)}, the source says "
+                            f"{is_tied(source_config)}"))
+    embeddings = {t.shape for n, t in original.items() if part_of(n.removesuffix(".weight")) == "embeddings"}
+    for name in [n for n in added if n in table and table[n].shape in embeddings]:
+        faults.append(Fault(name, "a second embedding-sized tensor, which the source does not have"))
+        added.remove(name)
+    if added:
+        faults.append(Fault("tensors", f"{len(added)} are not in the source: {_some(added)}"))
+    for name, tensor in original.items():
+        faults += _change(name, tensor, table)
+    return faults
+
+
+def _unpacked_name(name: str) -> str:
+    for ending in PACKED:
+        if name.endswith(ending):
+            return name.removesuffix(ending) + ".weight"
+    return name
+
+
+def _change(name: str, tensor: Tensor, table: dict[str, Tensor]) -> list[Fault]:
+    base = name.removesuffix(".weight")
+    if _is_packed(base, table):
+        shape = unpacked_shape(base, table) if f"{base}.weight_shape" in table else tensor.shape
+        return [] if shape == tensor.shape else [
+            Fault(f"{base}.weight_shape", f"says {list(shape)}, the source has {list(tensor.shape)}")]
+    now = table.get(name)
+    if now is None:
+        return []
+    if now.shape != tensor.shape:
+        return [Fault(name, f"has shape {list(now.shape)}, the source {list(tensor.shape)}")]
+    if now.dtype != tensor.dtype:
+        return [Fault(name, f"is stored as {now.dtype}, in the source as {tensor.dtype}")]
+    # AWQ moves scales between the decoder layers' norms and Linears; everything else stays as it was.
+    decoder = ".layers." in name and part_of(base) == "language"
+    if not decoder and not np.array_equal(now.read(SLICE), tensor.read(SLICE)):
+        return [Fault(name, "differs from the source's, although nothing should change it")]
+    return []

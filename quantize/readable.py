@@ -1,0 +1,67 @@
+"""Whether the compressed-tensors of this environment can read a checkpoint's quantization_config.
+
+vLLM validates the section with the QuantizationArgs of the release it runs on, which refuses unknown fields; builds
+use a newer release. The fields are read from the installed package's source: importing it takes ten seconds, this a
+hundredth of one, and it is done before every engine start.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib.metadata
+import importlib.util
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from harness.errors import Fault, Refused
+from quantize.checkpoint import read_config
+
+ARGUMENTS = ("weights", "input_activations", "output_activations")
+"""Fields of a config group that hold QuantizationArgs."""
+
+
+def readable(checkpoint: Path) -> list[Fault]:
+    """Fields of the section that the installed compressed-tensors does not know, each with both versions."""
+    try:
+        section = read_config(checkpoint).get("quantization_config")
+    except Refused as refused:
+        return list(refused.faults)
+    if not isinstance(section, dict) or section.get("quant_method") not in (None, "compressed-tensors"):
+        return []
+    try:
+        installed = importlib.metadata.version("compressed-tensors")
+    except importlib.metadata.PackageNotFoundError:
+        return [Fault("compressed-tensors", "is not installed here, so no server here can read the checkpoint")]
+    schemes, arguments = _fields("quant_scheme.py", "QuantizationScheme"), _fields("quant_args.py", "QuantizationArgs")
+    built = section.get("version", "unknown")
+    faults = []
+    for name, group in (section.get("config_groups") or {}).items():
+        where = f"config.json: quantization_config.config_groups.{name}"
+        if not isinstance(group, dict):
+            faults.append(Fault(where, "not an object"))
+            continue
+        parts: list[tuple[str, dict[str, Any], frozenset[str]]] = [(where, group, schemes)]
+        parts += [(f"{where}.{a}", group[a], arguments) for a in ARGUMENTS if isinstance(group.get(a), dict)]
+        for place, value, known in parts:
+            faults += [Fault(f"{place}.{key}", f"unknown to the installed compressed-tensors {installed} "
+                             f"(the checkpoint was built with {built})",
+                             "serve it with a vLLM that has that release or a later one, or build it with this one")
+                       for key in value if known and key not in known]
+    return faults
+
+
+@lru_cache
+def _fields(file: str, name: str) -> frozenset[str]:
+    """Annotated field names of a pydantic class in compressed_tensors/quantization; empty when it is not found."""
+    spec = importlib.util.find_spec("compressed_tensors")  # finds a top-level package without importing it
+    if spec is None or not spec.submodule_search_locations:
+        return frozenset()
+    path = Path(next(iter(spec.submodule_search_locations))) / "quantization" / file
+    if not path.is_file():
+        return frozenset()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ClassDef) and node.name == name:
+            return frozenset(item.target.id for item in node.body
+                             if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name))
+    return frozenset()
