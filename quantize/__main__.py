@@ -3,9 +3,7 @@ standard error. Exit status: 0 all built, 1 a cell failed, 2 refused, 130 interr
 
 from __future__ import annotations
 
-import ctypes
 import logging
-import os
 import signal
 import sys
 from pathlib import Path
@@ -15,6 +13,7 @@ from pydantic import ValidationError
 
 from harness.errors import Fault, Refused
 from quantize import upstream
+from quantize.process import die_with_parent, own_stdout
 from quantize.recipe import Event, Job
 
 
@@ -55,24 +54,6 @@ def read_job(path: Path) -> Job:
     except ValidationError as error:
         raise Refused(*(Fault(f"{path}: {'.'.join(map(str, e['loc'])) or 'the file'}", e["msg"])
                         for e in error.errors())) from None
-
-
-def own_stdout():  # type: ignore[no-untyped-def]
-    """Keep standard output for events alone: whatever libraries print goes to standard error."""
-    sys.stdout.flush()
-    events = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)
-    return events
-
-
-def die_with_parent() -> None:
-    """Ask the kernel for SIGTERM when the parent dies, however it dies (Linux, prctl PR_SET_PDEATHSIG)."""
-    if sys.platform != "linux":
-        return
-    parent = os.getppid()
-    ctypes.CDLL(None, use_errno=True).prctl(1, signal.SIGTERM, 0, 0, 0)
-    if os.getppid() != parent:  # it died in between
-        sys.exit(143)
 
 
 def _terminated(number: int, frame: FrameType | None) -> None:

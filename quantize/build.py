@@ -24,10 +24,9 @@ from compressed_tensors.quantization import QuantizationArgs, QuantizationScheme
 from llmcompressor import oneshot
 from llmcompressor.modifiers.quantization import QuantizationModifier
 from llmcompressor.modifiers.transform.awq import AWQMapping, AWQModifier
-from llmcompressor.observers import Observer
 from torch import nn
 
-from harness.errors import CellFailed, Fault
+from harness.errors import CellFailed
 from quantize.recipe import Recipe
 
 SHARD = "5GB"
@@ -107,11 +106,6 @@ def unhealthy(model: Any) -> str | None:
     return None
 
 
-def observers() -> list[str]:
-    """The weight observers the installed llm-compressor offers."""
-    return sorted(Observer.registered_names())
-
-
 def quantization_modifier(recipe: Recipe) -> QuantizationModifier:
     """The rounding part of a recipe. The observer stands inside the weights' arguments: at modifier level
     compressed-tensors ignores it without a word."""
@@ -126,8 +120,8 @@ def quantization_modifier(recipe: Recipe) -> QuantizationModifier:
 def awq_modifier(recipe: Recipe, offload: bool) -> AWQModifier:
     """The search part of a recipe."""
     mappings = [AWQMapping(m.smooth, list(m.balance)) for m in recipe.mappings]
-    extra: dict[str, Any] = {"offload_device": torch.device("cpu")} if offload else {}
-    return AWQModifier(mappings=mappings, duo_scaling=recipe.duo_scaling, n_grid=recipe.n_grid, **extra)
+    return AWQModifier(mappings=mappings, duo_scaling=recipe.duo_scaling, n_grid=recipe.n_grid,
+                       offload_device=torch.device("cpu") if offload else None)
 
 
 def own_copy(source: Source) -> Any:
@@ -233,6 +227,9 @@ def write(source: Source, recipe: Recipe, quantized: Quantized, folder: Path) ->
         raise CellFailed(sick)
     _to_bf16(quantized.model)
     quantized.model.save_pretrained(folder, save_compressed=True, max_shard_size=SHARD)
+    (folder / "recipe.yaml").write_text(recipe_yaml(recipe))
+    for path in folder.glob("*.safetensors"):
+        path.chmod(0o644)
     section = json.loads((folder / "config.json").read_text())["quantization_config"]
     # llm-compressor resolves the patterns to today's module names; a server or a later transformers that names them
     # otherwise would match none. The patterns themselves stay in the list.
@@ -242,11 +239,20 @@ def write(source: Source, recipe: Recipe, quantized: Quantized, folder: Path) ->
     (folder / "config.json").write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n")
 
 
+def recipe_yaml(recipe: Recipe) -> str:
+    """The recipe as llm-compressor writes it beside its checkpoints, both modifiers in it."""
+    from llmcompressor.recipe import Recipe as Written
+
+    modifiers: list[Any] = [awq_modifier(recipe, False)] if recipe.method == "awq" else []
+    text: str = Written.from_modifiers([*modifiers, quantization_modifier(recipe)]).yaml()
+    return text
+
+
 def copy_side_files(source: Path, folder: Path) -> None:
     """Copy tokenizer, processor, template, generation and licence files; not weights, their index or config.json."""
     for path in sorted(source.iterdir()):
         weights = path.suffix in (".safetensors", ".bin", ".pt", ".pth", ".gguf") or path.name.endswith(".index.json")
-        if path.is_file() and not weights and path.name not in ("config.json", "manifest.json"):
+        if path.is_file() and not weights and path.name not in ("config.json", "manifest.json", "recipe.yaml"):
             shutil.copyfile(path, folder / path.name)
 
 
@@ -283,11 +289,3 @@ def _to_bf16(model: Any) -> None:
                 if id(parameter) not in made:  # one object for tied weights
                     made[id(parameter)] = nn.Parameter(parameter.detach().to(torch.bfloat16), requires_grad=False)
                 module._parameters[name] = made[id(parameter)]
-
-
-def check_recipes(recipes: list[tuple[str, Recipe]]) -> list[Fault]:
-    """Faults only the installed llm-compressor can tell: unknown observers."""
-    known = observers()
-    return [Fault(f"{name}: observer", f"{recipe.observer!r} is not offered by the installed llm-compressor",
-                  f"one of {', '.join(known)}")
-            for name, recipe in recipes if recipe.method != "noise" and recipe.observer not in known]

@@ -10,13 +10,17 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 from harness.errors import Fault, Refused
+from quantize.process import die_with_parent
 from quantize.recipe import Calibration
 
 CANDIDATES = 4
@@ -65,6 +69,28 @@ def read(calibration: Calibration) -> Iterator[Sample]:
         yield sample
 
 
+class Ahead:
+    """Samples made in a process of their own while this one imports torch; used for the demo, which draws them.
+
+    Create it before torch is imported (a fork of a process with torch's threads may hang).
+    """
+
+    def __init__(self, calibration: Calibration):
+        self._pool = ProcessPoolExecutor(1, mp_context=get_context("fork"), initializer=die_with_parent)
+        self._samples = self._pool.submit(_listed, calibration)
+
+    def samples(self) -> list[Sample]:
+        """Wait for the samples. Raises what reading them raised."""
+        try:
+            return self._samples.result()
+        finally:
+            self._pool.shutdown()
+
+
+def _listed(calibration: Calibration) -> list[Sample]:
+    return list(read(calibration))
+
+
 def _demo(calibration: Calibration) -> Iterator[Sample]:
     from harness.demo.data import generate
 
@@ -90,6 +116,7 @@ def _without_images(sample: Sample) -> Sample:
 
 
 def _local(path: Path, calibration: Calibration) -> Iterator[Sample]:
+    """Rows of a folder's files, block by block in the seed's order, so that a large parquet file is never held whole."""
     if path.is_dir():
         files = sorted(p for p in path.rglob("*") if p.suffix in (".jsonl", ".parquet"))
         if not files:
@@ -97,13 +124,31 @@ def _local(path: Path, calibration: Calibration) -> Iterator[Sample]:
                                 "put one line a sample into data.jsonl: question, answer, image (a path beside it)"))
     else:
         files = [path]
-    rows: list[tuple[str, dict[str, Any], Path]] = []
-    for file in files:
-        read_rows = _parquet_rows if file.suffix == ".parquet" else _jsonl_rows
-        rows += [(f"{file.name}:{i}", row, file.parent) for i, row in enumerate(read_rows(file), 1)]
-    for index in _order(len(rows), calibration.seed):
-        name, row, folder = rows[index]
-        yield _sample(name, row, folder)
+    blocks = [block for file in files for block in _blocks(file)]
+    for which in _order(len(blocks), calibration.seed):
+        file, read_rows = blocks[which]
+        rows = read_rows()
+        for index in _order(len(rows), calibration.seed):
+            yield _sample(f"{file.name}:{which + 1}.{index + 1}" if len(blocks) > len(files) else
+                          f"{file.name}:{index + 1}", rows[index], file.parent)
+
+
+def _blocks(file: Path) -> list[tuple[Path, Callable[[], list[dict[str, Any]]]]]:
+    if file.suffix != ".parquet":
+        return [(file, partial(_jsonl_rows, file))]
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        opened = pyarrow.parquet.ParquetFile(file)
+    except (pyarrow.ArrowException, OSError) as error:
+        raise Refused(Fault(str(file), f"not a readable parquet file ({str(error).splitlines()[0]})")) from None
+    return [(file, partial(_parquet_rows, opened, group)) for group in range(opened.num_row_groups)]
+
+
+def _parquet_rows(opened: Any, group: int) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = opened.read_row_group(group).to_pylist()
+    return rows
 
 
 def _jsonl_rows(file: Path) -> list[dict[str, Any]]:
@@ -118,17 +163,6 @@ def _jsonl_rows(file: Path) -> list[dict[str, Any]]:
         if not isinstance(row, dict):
             raise Refused(Fault(f"{file}:{number}", "not a JSON object", "one object a line"))
         rows.append(row)
-    return rows
-
-
-def _parquet_rows(file: Path) -> list[dict[str, Any]]:
-    import pyarrow
-    import pyarrow.parquet
-
-    try:
-        rows: list[dict[str, Any]] = pyarrow.parquet.read_table(file).to_pylist()
-    except (pyarrow.ArrowException, OSError) as error:
-        raise Refused(Fault(str(file), f"not a readable parquet file ({str(error).splitlines()[0]})")) from None
     return rows
 
 

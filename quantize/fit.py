@@ -69,7 +69,7 @@ class FitFacts(Model):
     """Each pattern's matches."""
     mappings: list[MappingFacts] = Field(default_factory=list)
     """Each mapping's layers; empty unless the method is awq."""
-    target: str = "cpu"
+    target: str | None = "cpu"
     """What the kernels were asked for."""
     kernels: dict[str, int] = Field(default_factory=dict)
     """vLLM's kernel class and how many packed Linears it serves."""
@@ -84,10 +84,11 @@ class FitFacts(Model):
 
 
 def plan_recipe(
-    source: Path, recipe: Recipe, target: str = "cpu", calibration: Calibration | None = None,
+    source: Path, recipe: Recipe, target: str | None = "cpu", calibration: Calibration | None = None,
     interpreter: Path | None = None,
 ) -> tuple[list[Fault], FitFacts]:
-    """Everything wrong with building `recipe` from `source` for `target` ("cpu", "marlin" or "machete").
+    """Everything wrong with building `recipe` from `source` for `target` ("cpu", "marlin" or "machete"; None: whether it
+    packs is asked, not what serves it).
 
     `interpreter` is the quantize environment's Python: with it, an unknown observer is a fault as well. A source that
     is no checkpoint is a fault, not an exception.
@@ -100,14 +101,14 @@ def plan_recipe(
     source_bytes = sum(t.nbytes for t in table.values())
     counts = dict(Counter(one.part for one in found))
     faults = _source_faults(source, config, found)
-    if target not in KERNELS:
+    if target is not None and target not in KERNELS:
         faults.append(Fault(f"target {target!r}", "unknown", f"one of {', '.join(KERNELS)}"))
     known = named_modules(config, table)
     ignore_faults, ignore_facts = _ignored(recipe, known)
     faults += ignore_faults
     kept = resolve_ignore(recipe.ignore, found)
     packed = [one for one in found if one.name not in kept]
-    base = {"linears": counts, "ignore": ignore_facts, "target": target, "source_bytes": source_bytes}
+    base: dict[str, Any] = {"linears": counts, "ignore": ignore_facts, "target": target, "source_bytes": source_bytes}
     if recipe.method == "noise":
         return faults, FitFacts(**base, expected_bytes=source_bytes)
     faults += _part_faults(packed)
@@ -208,7 +209,7 @@ def _ignored(recipe: Recipe, known: dict[str, tuple[int, ...]]) -> tuple[list[Fa
         facts.append(IgnoreFacts(pattern=pattern, matches=len(hits),
                                  by_part=dict(Counter(part_of(name) for name in hits))))
         if not hits:
-            real, proposal = propose(pattern, list(known))
+            real, proposal = propose(pattern, sorted(known))
             faults.append(Fault(f"ignore {pattern!r}", f"matches no module (a real name: {real})",
                                 f"perhaps {proposal!r}"))
     return faults, facts
@@ -229,12 +230,14 @@ def propose(pattern: str, names: list[str]) -> tuple[str, str]:
     parts = sorted({p for n in names for p in n.split(".") if not p.isdigit()})
     words = re.findall(r"[a-z_0-9]{3,}", body.lower())
     # A word that is no part of any name is the likely slip; one that is may still stand in the wrong place.
-    for word in [w for w in words if w not in parts] + [w for w in words if w in parts][::-1]:
-        close = difflib.get_close_matches(word, parts, 1, 0.6) or [p for p in parts if word in p or p in word]
-        if close:
-            real = next(n for n in names if close[0] in n.split("."))
-            last = real.rpartition(".")[2] == close[0]
-            return real, f"re:.*{re.escape(close[0])}" + ("$" if last else ".*")
+    ordered = [w for w in words if w not in parts] + [w for w in words if w in parts][::-1]
+    for cutoff in (0.6, 0.5):
+        for word in ordered:
+            close = difflib.get_close_matches(word, parts, 1, cutoff) or [p for p in parts if word in p or p in word]
+            if close:
+                real = next(n for n in names if close[0] in n.split("."))
+                last = real.rpartition(".")[2] == close[0]
+                return real, f"re:.*{re.escape(close[0])}" + ("$" if last else ".*")
     return names[0], "re:.*" + re.escape(names[0].rpartition(".")[2]) + "$"
 
 
@@ -269,8 +272,8 @@ def _shape_faults(recipe: Recipe, packed: list[Linear]) -> list[Fault]:
                   f"{right}, or -1 for one scale an output channel")]
 
 
-def _kernels(recipe: Recipe, packed: list[Linear], target: str) -> tuple[list[Fault], dict[str, int]]:
-    if target not in KERNELS:
+def _kernels(recipe: Recipe, packed: list[Linear], target: str | None) -> tuple[list[Fault], dict[str, int]]:
+    if target is None or target not in KERNELS:
         return [], {}
     counts: Counter[str] = Counter()
     failed: list[tuple[Linear, str]] = []
@@ -305,7 +308,7 @@ def _mappings(recipe: Recipe, known: dict[str, tuple[int, ...]],
             faults.append(Fault(where, f"reaches into the vision tower ({touched})",
                                 "scope it to the language model: re:.*language_model.*"))
         elif fact.resolved == 0:
-            real, proposal = propose(mapping.smooth, list(known))
+            real, proposal = propose(mapping.smooth, sorted(known))
             faults.append(Fault(where, f"resolves to no layer ({fact.reason or f'a real name: {real}'})",
                                 "" if fact.reason else f"perhaps {proposal!r}"))
     return faults, facts

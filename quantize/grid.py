@@ -25,7 +25,10 @@ from typing import Any
 
 from harness.errors import CellFailed, Fault, Refused
 from harness.files import Locked, digest, file_sha256, folder_sha256, lock, new_folder, write_json
+from quantize import calibration, upstream
+from quantize.fit import linears, plan_recipe, resolve_ignore
 from quantize.recipe import Calibration, Cell, Event, Job
+from quantize.verify import verify
 
 log = logging.getLogger("quantize")
 
@@ -69,11 +72,13 @@ class _Builder:
     # -- before any work -----------------------------------------------------------------------------------------------
 
     def refuse_what_cannot_work(self) -> None:
-        source = self.job.source
-        if not (source / "config.json").is_file():
-            raise Refused(Fault(f"source {source}", "is not a checkpoint: no config.json", "a folder of a BF16 model"))
         faults = [Fault(f"cell {c.name}: output {c.output}", "exists already", "another folder, or force: true")
                   for c in self.job.cells if c.output.exists() and not self.job.force]
+        for cell in self.job.cells:
+            found, _ = plan_recipe(self.job.source, cell.recipe, None, interpreter=Path(sys.executable))
+            # A fault of the source is every cell's: said once.
+            faults += [f if f.where.startswith("source") else Fault(f"cell {cell.name}: {f.where}", f.what, f.right)
+                       for f in found]
         Refused.if_any(faults)
 
     def in_order(self) -> list[Cell]:
@@ -93,34 +98,34 @@ class _Builder:
             self.source_sha256 = folder_sha256(self.job.source, skip=(MANIFEST,))
         if all(c.recipe.method == "noise" for c in cells):
             return
+        calibrates = any(c.recipe.calibrates for c in cells)
+        ahead = None
+        if calibrates and self.job.calibration.dataset == "demo":
+            ahead = calibration.Ahead(self.job.calibration)
         self.say("importing torch and llm-compressor")
         with self.timed("import"):
+            upstream.trim()
             from quantize import build as make
-            from quantize import upstream
 
             upstream.patch()
-        Refused.if_any(make.check_recipes([(c.name, c.recipe) for c in cells]))
         self.say(f"loading {self.job.source}")
         with self.timed("load"):
             self.source = make.load(self.job.source, self.packed())
-        if any(c.recipe.calibrates for c in cells):
-            self.calibrate(self.job.calibration)
+        if calibrates:
+            self.calibrate(self.job.calibration, ahead)
 
     def packed(self) -> list[str]:
-        from quantize.fit import linears, resolve_ignore
-
         found = linears(self.job.source)
         recipe = next(c.recipe for c in self.job.cells if c.recipe.method != "noise")
-        return [one.name for one in found if one.name not in resolve_ignore(recipe.ignore, found)]
+        kept = resolve_ignore(recipe.ignore, found)
+        return [one.name for one in found if one.name not in kept]
 
-    def calibrate(self, calibration: Calibration) -> None:
-        from quantize import calibration as data
-
-        self.say(f"preparing {calibration.samples} calibration samples from {calibration.dataset}")
+    def calibrate(self, wanted: Calibration, ahead: calibration.Ahead | None) -> None:
+        self.say(f"preparing {wanted.samples} calibration samples from {wanted.dataset}")
         with self.timed("calibration_data"):
-            self.prepared = data.prepare(calibration, self.source.processor, data.read(calibration))
-        facts = self.prepared.facts
-        for text in data.warnings(facts, self.job.source):
+            samples = ahead.samples() if ahead else calibration.read(wanted)
+            self.prepared = calibration.prepare(wanted, self.source.processor, samples)
+        for text in calibration.warnings(self.prepared.facts, self.job.source):
             self.say(text, "warning")
 
     @contextlib.contextmanager
@@ -194,8 +199,6 @@ class _Builder:
         return self.searches[key]
 
     def check(self, cell: Cell, folder: Path) -> None:
-        from quantize.verify import verify
-
         faults = verify(folder, self.job.source).faults
         if faults:
             more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
@@ -258,17 +261,20 @@ def quantized_sha256(folder: Path) -> str:
 @contextlib.contextmanager
 def _held(output: Path) -> Iterator[None]:
     """Hold the output's lock and clear what builds that were killed left beside it."""
-    try:
-        with lock(output.parent / f".{output.name}.lock"):
-            stale = re.compile(rf"\.{re.escape(output.name)}\.[a-z0-9_]{{8}}")
-            for path in output.parent.iterdir():
-                if path.is_dir() and stale.fullmatch(path.name):
-                    log.info("removing %s, left by a build that was killed", path)
-                    shutil.rmtree(path, ignore_errors=True)
-            yield
-    except Locked as error:
-        raise Refused(Fault(f"output {output}", f"is being built by process {error.holder}",
-                            "wait for it, or give another folder")) from None
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(lock(output.parent / f".{output.name}.lock"))
+        except OSError as error:
+            raise Refused(Fault(f"output {output}", f"its parent folder cannot be written ({error.strerror})")) from None
+        except Locked as error:
+            raise Refused(Fault(f"output {output}", f"is being built by process {error.holder}",
+                                "wait for it, or give another folder")) from None
+        stale = re.compile(rf"\.{re.escape(output.name)}\.[a-z0-9_]{{8}}")
+        for path in output.parent.iterdir():
+            if path.is_dir() and stale.fullmatch(path.name):
+                log.info("removing %s, left by a build that was killed", path)
+                shutil.rmtree(path, ignore_errors=True)
+        yield
 
 
 @contextlib.contextmanager

@@ -330,7 +330,10 @@ def _source_faults(config: dict[str, Any], table: dict[str, Tensor], source_conf
                    original: dict[str, Tensor]) -> list[Fault]:
     """Nothing lost, nothing added, nothing changed that quantization does not change."""
     faults = []
-    names = {_unpacked_name(n) for n in table}
+    orphans = [n for n in table if n.endswith(PACKED) and not _is_packed(_base(n), table)]
+    if orphans:
+        faults.append(Fault(orphans[0], f"has no packed weight beside it ({len(orphans)} such tensors)"))
+    names = {f"{_base(n)}.weight" if n.endswith(PACKED) else n for n in table if n not in orphans}
     lost, added = sorted(set(original) - names), sorted(names - set(original))
     if lost:
         faults.append(Fault("tensors", f"{len(lost)} of the source's are missing: {_some(lost)}"))
@@ -348,11 +351,9 @@ def _source_faults(config: dict[str, Any], table: dict[str, Tensor], source_conf
     return faults
 
 
-def _unpacked_name(name: str) -> str:
-    for ending in PACKED:
-        if name.endswith(ending):
-            return name.removesuffix(ending) + ".weight"
-    return name
+def _base(name: str) -> str:
+    """The module a packed Linear's tensor belongs to."""
+    return name.rpartition(".")[0]
 
 
 def _change(name: str, tensor: Tensor, table: dict[str, Tensor]) -> list[Fault]:

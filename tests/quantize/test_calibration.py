@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import pytest
+
+from harness.errors import Refused
+from quantize.calibration import read, warnings
+from quantize.recipe import Calibration
+from tests.quantize import shapes
+
+Image = pytest.importorskip("PIL.Image")
+
+
+def picture(folder: Path, name: str, size: int = 8) -> str:
+    Image.new("RGB", (size, size), (200, 10, 10)).save(folder / name)
+    return name
+
+
+def write_lines(path: Path, rows: list[dict[str, object]]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def test_a_folder_of_pictures_and_lines(tmp_path: Path):
+    rows = [{"question": f"q{i}", "answer": f"a{i}", "image": picture(tmp_path, f"{i}.png")} for i in range(6)]
+    write_lines(tmp_path / "data.jsonl", rows)
+    a, b, c = (list(read(Calibration(dataset=str(tmp_path), samples=6, seed=s))) for s in (0, 0, 1))
+    assert [s.id for s in a] == [s.id for s in b] != [s.id for s in c]
+    assert sorted(s.id for s in a) == [f"data.jsonl:{i}" for i in range(1, 7)]
+    first = a[0]
+    assert first.messages is not None and [p["type"] for p in first.messages[0]["content"]] == ["image", "text"]
+    assert first.images[0].mode == "RGB" and first.images[0].size == (8, 8)
+
+
+def test_messages_texts_and_pictures_inside(tmp_path: Path):
+    inside = {"messages": [{"role": "user", "content": [{"type": "image", "image": picture(tmp_path, "a.png")},
+                                                        {"type": "text", "text": "what?"}]},
+                           {"role": "assistant", "content": "a"}]}
+    file = write_lines(tmp_path / "rows.jsonl", [inside, {"text": "plain"}, {"messages": [
+        {"role": "user", "content": "hi"}]}])
+    found = {s.id: s for s in read(Calibration(dataset=str(file), samples=3))}
+    assert len(found["rows.jsonl:1"].images) == 1
+    assert (found["rows.jsonl:2"].text, found["rows.jsonl:2"].messages) == ("plain", None)
+    assert found["rows.jsonl:3"].images == []
+
+
+def test_without_images_the_placeholders_go_too(tmp_path: Path):
+    file = write_lines(tmp_path / "x.jsonl", [{"question": "q", "answer": "a", "image": picture(tmp_path, "a.png")}])
+    (sample,) = read(Calibration(dataset=str(file), samples=1, images=False))
+    assert sample.images == [] and sample.messages is not None
+    assert [p["type"] for p in sample.messages[0]["content"]] == ["text"]
+
+
+def test_parquet_as_hubs_store_it(tmp_path: Path):
+    pyarrow = pytest.importorskip("pyarrow")
+    import pyarrow.parquet
+
+    data = io.BytesIO()
+    Image.new("RGB", (4, 4)).save(data, "PNG")
+    rows = [{"messages": json.dumps([{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": str(i)}]}]),
+             "images": [{"bytes": data.getvalue(), "path": None}]} for i in range(10)]
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "vlm.parquet", row_group_size=3)
+    found = list(read(Calibration(dataset=str(tmp_path), samples=10)))
+    assert len(found) == 10 and all(s.images[0].size == (4, 4) for s in found)
+    assert len({s.id for s in found}) == 10
+
+
+@pytest.mark.parametrize(("rows", "said"), [
+    ('{"question": 1', "rows.jsonl:1: not JSON"), ("[1]", "rows.jsonl:1: not a JSON object"),
+    ('{"image": "a.png"}', "messages, or question and answer"),
+    ('{"question": "q", "image": "gone.png"}', "its picture cannot be read"),
+])
+def test_bad_rows_are_one_line(tmp_path: Path, rows: str, said: str):
+    (tmp_path / "rows.jsonl").write_text(rows + "\n")
+    with pytest.raises(Refused, match=".") as refused:
+        list(read(Calibration(dataset=str(tmp_path / "rows.jsonl"), samples=1)))
+    assert said in str(refused.value) and len(refused.value.faults) == 1
+
+
+@pytest.mark.parametrize("dataset", ["./nothing", "/nowhere/at/all", "rows.parquet"])
+def test_paths_that_do_not_exist(dataset: str):
+    with pytest.raises(Refused, match="no such file or folder"):
+        list(read(Calibration(dataset=dataset)))
+
+
+def test_an_empty_folder(tmp_path: Path):
+    with pytest.raises(Refused, match="neither"):
+        list(read(Calibration(dataset=str(tmp_path))))
+
+
+def test_a_hub_out_of_reach_is_one_line(monkeypatch: pytest.MonkeyPatch):
+    import sys
+    import types
+
+    def load_dataset(*args: object, **kwargs: object) -> None:
+        raise ConnectionError("Couldn't reach 'neuralmagic/calibration' on the Hub\nlong trace")
+
+    monkeypatch.setitem(sys.modules, "datasets", types.SimpleNamespace(load_dataset=load_dataset))
+    with pytest.raises(Refused) as refused:
+        list(read(Calibration(dataset="neuralmagic/calibration", subset="LLM")))
+    assert str(refused.value).count("\n") == 0 and "Couldn't reach" in str(refused.value)
+
+
+def test_a_hub_data_set_by_name(monkeypatch: pytest.MonkeyPatch):
+    import sys
+    import types
+
+    asked = {}
+
+    def load_dataset(name: str, subset: str | None, split: str) -> list[dict[str, object]]:
+        asked.update(name=name, subset=subset, split=split)
+        return [{"messages": [{"role": "user", "content": f"text {i}"}]} for i in range(9)]
+
+    monkeypatch.setitem(sys.modules, "datasets", types.SimpleNamespace(load_dataset=load_dataset))
+    found = list(read(Calibration(dataset="neuralmagic/calibration", subset="LLM", samples=2)))
+    assert asked == {"name": "neuralmagic/calibration", "subset": "LLM", "split": "train"}
+    assert len(found) == 8  # four candidates for each sample asked for
+
+
+def test_warnings_say_what_the_manifest_holds(tmp_path: Path):
+    shapes.write_json(tmp_path / "config.json", shapes.config())
+    facts = {"images": 0, "dropped_too_long": 2, "max_seq_length": 64, "first_dropped": ["a"],
+             "dropped_without_images": 0, "used": 3, "asked": 8}
+    text = "\n".join(warnings(facts, tmp_path))
+    assert "text-only calibration of a vision-language model" in text
+    assert "2 samples are longer than 64 tokens" in text and "3 samples used of 8 asked" in text

@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+from pydantic import ValidationError
+
+from quantize.recipe import Cell, Job, Recipe
+
+
+def test_the_defaults_are_the_seeds_of_the_project():
+    recipe = Recipe()
+    assert (recipe.method, recipe.num_bits, recipe.group_size, recipe.observer, recipe.symmetric) == (
+        "awq", 4, 128, "mse", True)
+    assert [len(m.balance) for m in recipe.mappings] == [3, 2, 1]
+
+
+@pytest.mark.parametrize(("given", "said"), [
+    ({"gruop_size": 128}, "Extra inputs"),
+    ({"group_size": 0}, "neither positive nor -1"),
+    ({"group_size": -2}, "neither positive nor -1"),
+    ({"method": "noise"}, "needs noise_std"),
+    ({"noise_std": 0.1}, "belongs to method noise"),
+    ({"mappings": []}, "at least one mapping"),
+    ({"num_bits": 16}, "less than or equal to 8"),
+    ({"method": "gptq"}, "'awq', 'rtn' or 'noise'"),
+])
+def test_what_makes_no_sense_is_refused(given: dict[str, object], said: str):
+    with pytest.raises(ValidationError, match=said):
+        Recipe.model_validate(given)
+
+
+def test_cells_that_differ_in_the_observer_share_a_search():
+    assert Recipe(observer="mse").search_key() == Recipe(observer="minmax").search_key()
+    for other in ({"group_size": 64}, {"symmetric": False}, {"num_bits": 8}, {"n_grid": 10}, {"duo_scaling": False}):
+        assert Recipe().search_key() != Recipe.model_validate(other).search_key()
+
+
+def test_only_what_reads_data_calibrates():
+    assert Recipe().calibrates
+    assert not Recipe(method="rtn").calibrates
+    assert Recipe(method="rtn", observer="imatrix_mse").calibrates
+    assert not Recipe(method="noise", noise_std=0.1).calibrates
+
+
+@pytest.mark.parametrize("field", ["name", "output"])
+def test_two_cells_never_share_a_name_or_an_output(field: str):
+    a = {"name": "a", "output": "/x/a"}
+    b = {"name": "b", "output": "/x/b"} | {field: a[field]}
+    with pytest.raises(ValidationError, match=f"two cells have the {field}"):
+        Job.model_validate({"source": "/s", "cells": [a, b]})
+
+
+def test_every_field_says_what_it_is():
+    for model in (Recipe, Cell, Job):
+        assert all(field.description for field in model.model_fields.values()), model
+
+
+def test_recipes_import_nothing_heavy():
+    code = "import sys, quantize.recipe, quantize.fit, quantize.verify, quantize.readable; " \
+           "sys.exit(any(m in sys.modules for m in ('torch', 'transformers', 'llmcompressor', 'compressed_tensors')))"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
