@@ -55,7 +55,8 @@ def test_without_images_the_placeholders_go_too(tmp_path: Path):
 
 
 def test_parquet_as_hubs_store_it(tmp_path: Path):
-    pyarrow = pytest.importorskip("pyarrow")
+    pytest.importorskip("pyarrow")
+    import pyarrow
     import pyarrow.parquet
 
     data = io.BytesIO()
@@ -75,7 +76,7 @@ def test_parquet_as_hubs_store_it(tmp_path: Path):
 ])
 def test_bad_rows_are_one_line(tmp_path: Path, rows: str, said: str):
     (tmp_path / "rows.jsonl").write_text(rows + "\n")
-    with pytest.raises(Refused, match=".") as refused:
+    with pytest.raises(Refused) as refused:
         list(read(Calibration(dataset=str(tmp_path / "rows.jsonl"), samples=1)))
     assert said in str(refused.value) and len(refused.value.faults) == 1
 

@@ -1,0 +1,66 @@
+"""Runs in the quantize environment, for tests: makes fixture T and builds several jobs with one import of torch.
+
+`python -m tests.quantize.driver FOLDER`: reads FOLDER/jobs.json ({name: job}), writes FOLDER/results.json.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from quantize import upstream
+
+
+def main(folder: Path) -> None:
+    upstream.prepare()
+    upstream.trim()
+    make_sources(folder)
+    from harness.errors import Refused
+    from quantize.grid import build
+    from quantize.recipe import Event, Job
+
+    results: dict[str, Any] = {}
+    for name, job in json.loads((folder / "jobs.json").read_text()).items():
+        events: list[Event] = []
+        result: dict[str, Any] = {"failed": None, "refused": []}
+        try:
+            result["failed"] = build(Job.model_validate(job), events.append)
+        except Refused as refused:
+            result["refused"] = [str(f) for f in refused.faults]
+        results[name] = result | {"events": [json.loads(e.model_dump_json()) for e in events]}
+    results["large_picture"] = {n: token_ids(folder / n) for n in ("T", "out/awq")}
+    (folder / "results.json").write_text(json.dumps(results))
+
+
+def make_sources(folder: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    from tests.tiny import make_checkpoint
+
+    make_checkpoint(folder / "T")
+    make_checkpoint(folder / "tied", tie=True)
+    make_checkpoint(folder / "sick")
+    weights = folder / "sick" / "model.safetensors"
+    table = load_file(weights)
+    table["model.language_model.layers.1.input_layernorm.weight"][7] = 1e30
+    save_file(table, weights, metadata={"format": "pt"})
+
+
+def token_ids(checkpoint: Path) -> list[int]:
+    """Ids of a picture that expands past 64 tokens, as the processor of `checkpoint` makes them."""
+    if not checkpoint.is_dir():
+        return []
+    from PIL import Image
+    from transformers import AutoProcessor
+
+    processor = AutoProcessor.from_pretrained(checkpoint)
+    messages = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "what is it?"}]}]
+    text = processor.apply_chat_template(messages, tokenize=False)
+    ids: list[int] = processor(text=[text], images=[Image.new("RGB", (256, 256))], return_tensors="pt")["input_ids"][0].tolist()
+    return ids
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
