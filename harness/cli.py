@@ -1,0 +1,228 @@
+"""The verbs. No logic here: each reads its arguments, calls the module that does the work, prints, returns the status.
+
+Exit status: 0 done; 1 a Cell or a build failed; 2 refused before any work; 130 interrupted. Heavy imports stand inside
+the verbs, so that --help answers at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from harness import __version__
+from harness.errors import CellFailed, Fault, Refused
+
+
+def _suite_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("suite", type=Path, help="a suite file, for example suites/vl_accuracy.yaml")
+    parser.add_argument(
+        "--set",
+        dest="overrides",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="change one key of the suite, for example engine.max_num_seqs=8 (repeatable)",
+    )
+    parser.add_argument("--only", metavar="PATTERN", help="only the Cells whose name, variant/workload/task, matches")
+    parser.add_argument("--output", type=Path, help="folder of the Run (default: results/NAME of the suite)")
+    parser.add_argument(
+        "--checkpoints",
+        type=Path,
+        default=Path("checkpoints"),
+        help="folder for the checkpoints that are built (default: %(default)s)",
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m harness",
+        description="Measure what quantizing a vision-language model cost and won.",
+        epilog="Exit status: 0 done, 1 a Cell failed, 2 refused before any work, 130 interrupted.",
+    )
+    parser.add_argument("--version", action="version", version=f"harness {__version__}")
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+
+    run = verbs.add_parser("run", help="build what is missing, measure what is missing, print the tables")
+    _suite_arguments(run)
+    how = run.add_mutually_exclusive_group()
+    how.add_argument(
+        "--resume", action="store_true", default=True, help="go on with the Run that is there (the default)"
+    )
+    how.add_argument("--fresh", action="store_true", help="keep the earlier Run aside and measure everything anew")
+    run.set_defaults(do=_run)
+
+    plan = verbs.add_parser("plan", help="what run would do, and every refusal at once")
+    _suite_arguments(plan)
+    plan.set_defaults(do=_plan)
+
+    quantize = verbs.add_parser("quantize", help="build the suite's variants alone")
+    _suite_arguments(quantize)
+    quantize.add_argument("--force", action="store_true", help="build again what is there")
+    quantize.set_defaults(do=_quantize)
+
+    check = verbs.add_parser("verify", help="everything that is wrong with a checkpoint, in one pass")
+    check.add_argument("checkpoint", type=Path)
+    check.add_argument("--source", type=Path, help="the checkpoint it was made from")
+    check.add_argument("--json", action="store_true", help="print JSON instead of tables")
+    check.set_defaults(do=_verify)
+
+    infer = verbs.add_parser("infer", help="one answer from vLLM")
+    infer.add_argument("checkpoint", help="a checkpoint folder, `demo`, or a hub id whose files lie under models/")
+    infer.add_argument("--image", type=Path, action="append", default=[], help="a picture (repeatable)")
+    infer.add_argument("--prompt", required=True, help="the question")
+    infer.add_argument("--max-tokens", type=int, default=128, help="longest answer (default: %(default)s)")
+    infer.add_argument("--max-model-len", type=int, help="longest prompt plus answer (default: the model's own)")
+    infer.set_defaults(do=_infer)
+
+    report = verbs.add_parser("report", help="the tables of a Run")
+    report.add_argument("run", type=Path, help="a Run's folder, for example results/vl_accuracy")
+    report.add_argument("--markdown", action="store_true", help="print Markdown")
+    report.set_defaults(do=_report)
+
+    schema = verbs.add_parser("schema", help="the suite's JSON Schema, for editors")
+    schema.set_defaults(do=_schema)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Parse, do, and turn every expected way to end into one line and a status."""
+    given = _parser().parse_args(arguments)
+    signal.signal(signal.SIGTERM, _terminated)
+    try:
+        return int(given.do(given))
+    except Refused as refused:
+        for fault in refused.faults:
+            print(f"refused: {fault}", file=sys.stderr)
+        return 2
+    except CellFailed as error:
+        print(f"failed: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted; what was measured stays, the same command goes on from there", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"failed: {where}{error.strerror or error}; what was measured before stays", file=sys.stderr)
+        return 1
+
+
+def _terminated(*_: object) -> None:
+    """SIGTERM ends like Ctrl-C, so that every engine is stopped on the way out."""
+    raise KeyboardInterrupt
+
+
+def _suite_and_folder(given: argparse.Namespace):  # type: ignore[no-untyped-def]
+    from harness.store import RunFolder
+    from harness.suite import load_suite
+
+    suite = load_suite(given.suite, given.overrides)
+    return suite, RunFolder(given.output or Path("results") / suite.name)
+
+
+def _run(given: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from harness import files
+    from harness.progress import Reporter
+    from harness.run import run_suite
+    from reports import tables
+
+    suite, folder = _suite_and_folder(given)
+    with Reporter() as report:
+        _, failures = run_suite(suite, folder, given.checkpoints, report, given.only, given.fresh)
+    tables.show(folder, Console())
+    files.write_text(folder.path / "report.md", tables.markdown(folder))
+    print(f"\nRecords and report: {folder.path}", file=sys.stderr)
+    for failure in failures:
+        print(f"failed: {failure}", file=sys.stderr)
+    return 1 if failures else 0
+
+
+def _plan(given: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from harness.plan import make_plan
+    from harness.run import preflight
+    from reports import plan as report
+
+    suite, folder = _suite_and_folder(given)
+    plan = make_plan(suite, given.checkpoints, given.only)
+    report.show(plan, folder, Console())
+    Refused.if_any(plan.faults or preflight(plan, folder))
+    return 0
+
+
+def _quantize(given: argparse.Namespace) -> int:
+    from harness.plan import make_plan
+    from harness.progress import Reporter
+    from harness.run import build
+
+    suite, folder = _suite_and_folder(given)
+    plan = make_plan(suite, given.checkpoints, given.only)
+    Refused.if_any(plan.faults)
+    variants = [v for v in plan.variants if v.recipe] if given.force else plan.to_build()
+    with Reporter() as report:
+        failures = build(plan, variants, folder.logs, report, force=given.force)
+    for variant in make_plan(suite, given.checkpoints, given.only).variants:
+        print(f"{variant.name}\t{variant.path}\t{'ready' if variant.built else 'not built'}")
+    for failure in failures:
+        print(f"failed: {failure}", file=sys.stderr)
+    return 1 if failures else 0
+
+
+def _verify(given: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from harness.plan import checkpoint_faults
+    from quantize import verify
+    from reports import checkpoint as report
+
+    for folder in filter(None, (given.checkpoint, given.source)):
+        if not folder.is_dir():
+            raise Refused(Fault(str(folder), "there is no such folder"))
+    Refused.if_any(checkpoint_faults(given.checkpoint))
+    found = verify.verify(given.checkpoint, given.source)
+    if given.json:
+        print(found.model_dump_json(indent=1))
+    else:
+        report.show(found, Console())
+    return 1 if found.faults else 0
+
+
+def _infer(given: argparse.Namespace) -> int:
+    from harness.infer import infer
+    from harness.progress import Reporter
+
+    with Reporter() as report:
+        answer = infer(given.checkpoint, given.image, given.prompt, given.max_tokens, given.max_model_len, report)
+    print(answer)
+    return 0
+
+
+def _report(given: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from harness.store import RunFolder
+    from reports import tables
+
+    run = RunFolder.existing(given.run)
+    if given.markdown:
+        print(tables.markdown(run))
+    else:
+        tables.show(run, Console())
+    return 0
+
+
+def _schema(_: argparse.Namespace) -> int:
+    from harness.suite import Suite
+
+    print(json.dumps(Suite.model_json_schema(), indent=1))
+    return 0

@@ -1,0 +1,306 @@
+"""A running `vllm serve` for one variant: yields its URL and facts, leaves no process and no device memory behind."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import socket
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from harness import environments
+from harness.errors import CellFailed, Fault
+from harness.suite import EngineSettings
+
+Progress = Callable[[str], None]
+SAMPLING = {"temperature": 0.0, "top_p": 1.0, "top_k": 0, "repetition_penalty": 1.0, "seed": 0}
+"""What every accuracy request says, so that no generation_config.json of a checkpoint has a word in it."""
+
+
+class EngineFacts(BaseModel):
+    """What a started engine says of itself. None means the engine did not say; `reasons` says why."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    vllm: str
+    """vLLM's version."""
+    arguments: list[str]
+    """The arguments of `vllm serve`, without the port."""
+    kernel: str | None = None
+    """The kernel that serves the quantized layers, for example MarlinLinearKernel."""
+    weights_gib: float | None = None
+    """Memory of the weights, GiB ("Model loading took")."""
+    kv_cache_tokens: int | None = None
+    """Tokens the KV cache holds."""
+    start_s: float
+    """Seconds from the start of the process until it was healthy."""
+    warnings: list[str] = []
+    """Log lines that mean the checkpoint was not loaded as it is."""
+    reasons: dict[str, str] = {}
+    """Why a figure is None, by field name."""
+
+
+class Engine:
+    """A healthy server: where to ask it and what it said of itself."""
+
+    def __init__(self, url: str, name: str, facts: EngineFacts, process: subprocess.Popen[bytes], log: Path):
+        self.url, self.name, self.facts, self.log = url, name, facts, log
+        self._process = process
+
+    def alive(self) -> bool:
+        """Whether the server process still runs."""
+        return self._process.poll() is None
+
+    def metrics(self) -> dict[str, float]:
+        """The server's counters and gauges from /metrics, labels summed, without the `vllm:` prefix."""
+        totals: dict[str, float] = {}
+        for line in _get(f"{self.url}/metrics").decode().splitlines():
+            found = re.match(r"vllm:(\w+)(?:\{[^}]*\})? ([-+.\deEinfNa]+)$", line)
+            if found:
+                totals[found[1]] = totals.get(found[1], 0.0) + float(found[2])
+        return totals
+
+    def chat(self, content: list[dict[str, Any]], max_tokens: int, timeout_s: float = 600) -> dict[str, Any]:
+        """One greedy chat completion for a user message with `content`; returns the server's JSON."""
+        body = {
+            "model": self.name,
+            "messages": [{"role": "user", "content": content}],
+            "max_tokens": max_tokens,
+        } | SAMPLING
+        request = urllib.request.Request(
+            f"{self.url}/v1/chat/completions", json.dumps(body).encode(), {"Content-Type": "application/json"}
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=timeout_s) as answer:
+                return json.load(answer)
+        except urllib.error.HTTPError as error:
+            raise CellFailed(
+                f"the server answered {error.code}: {error.read().decode(errors='replace')[:500]}"
+            ) from None
+        except OSError as error:
+            raise CellFailed(f"the server at {self.url} does not answer: {error}") from None
+
+
+def arguments(checkpoint: Path, settings: EngineSettings, served_name: str) -> list[str]:
+    """The arguments of `vllm serve`, without host and port."""
+    cpu = environments.is_cpu()
+    eager = settings.enforce_eager if settings.enforce_eager is not None else cpu
+    given = [
+        str(checkpoint),
+        "--served-model-name",
+        served_name,
+        "--dtype",
+        settings.dtype,
+        "--max-num-seqs",
+        str(settings.max_num_seqs),
+        "--seed",
+        str(settings.seed),
+        "--limit-mm-per-prompt",
+        json.dumps({"image": settings.images_per_prompt, "video": 0}),
+        # Caches flatter: a repeated prompt or picture would not be worked on again.
+        "--no-enable-prefix-caching",
+        "--mm-processor-cache-gb",
+        "0",
+        # A checkpoint's generation_config.json would change the sampling of one arm and not of the other.
+        "--generation-config",
+        "vllm",
+    ]
+    optional = {"--max-model-len": settings.max_model_len, "--max-num-batched-tokens": settings.max_num_batched_tokens}
+    given += [part for flag, value in optional.items() if value is not None for part in (flag, str(value))]
+    given += ["--enforce-eager"] if eager else []
+    if cpu and settings.tensor_parallel_size == 1:
+        # In a process of its own the worker is waited for by a loop that takes a whole core of a small machine.
+        given += ["--distributed-executor-backend", "uni"]
+    if settings.tensor_parallel_size > 1:
+        given += ["--tensor-parallel-size", str(settings.tensor_parallel_size)]
+    if not cpu:
+        given += ["--gpu-memory-utilization", str(settings.gpu_memory_utilization)]
+        if settings.kv_cache_gib is not None:
+            given += ["--kv-cache-memory-bytes", str(int(settings.kv_cache_gib * 2**30))]
+        if settings.cpu_offload_gb:
+            given += ["--cpu-offload-gb", str(settings.cpu_offload_gb)]
+    return [*given, *settings.extra_args]
+
+
+def variables(settings: EngineSettings) -> dict[str, str]:
+    """The environment variables of the engine's processes."""
+    given = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+    if environments.is_cpu():
+        cores = len(os.sched_getaffinity(0))
+        given |= {
+            "VLLM_CPU_KVCACHE_SPACE": str(max(1, round(settings.kv_cache_gib or 1))),
+            # One core is left for the API server and the client; see shims/vllm_serve.py for the binding.
+            "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+            "OMP_NUM_THREADS": str(max(1, cores - 1)),
+            # Lets the worker run inside the engine core, see arguments().
+            "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+        }
+    return given | settings.env
+
+
+def free_port() -> int:
+    """A TCP port on the loopback address that nobody uses at this moment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _taken(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return True
+    return False
+
+
+def port_faults(settings: EngineSettings) -> list[Fault]:
+    """A port that the suite names must be free."""
+    if settings.port and _taken(settings.port):
+        return [
+            Fault(
+                "engine.port",
+                f"port {settings.port} is in use by another process",
+                "leave engine.port out for a free one",
+            )
+        ]
+    return []
+
+
+@contextlib.contextmanager
+def serving(
+    checkpoint: Path, settings: EngineSettings, log: Path, name: str, progress: Progress = lambda _: None
+) -> Iterator[Engine]:
+    """Start `vllm serve` on `checkpoint`, wait until it is healthy, yield it, and end all of its processes.
+
+    Raises CellFailed when it dies, does not get healthy in `settings.start_timeout_s`, or serves a quantized checkpoint
+    with no kernel that it names. `log` gets everything the server prints.
+    """
+    log.parent.mkdir(parents=True, exist_ok=True)
+    given = arguments(checkpoint, settings, name)
+    port = settings.port or free_port()
+    entry = (
+        [str(environments.SHIMS / "vllm_serve.py")]
+        if environments.is_cpu()
+        else ["-m", "vllm.entrypoints.cli.main", "serve"]
+    )
+    started = time.monotonic()
+    with log.open("wb") as output:
+        process = environments.serve().start(
+            [*entry, *given, "--host", "127.0.0.1", "--port", str(port)],
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            variables=variables(settings),
+        )
+    try:
+        _wait_until_healthy(process, f"http://127.0.0.1:{port}", name, log, settings.start_timeout_s, progress)
+        facts = read_facts(log.read_text(errors="replace"), given, time.monotonic() - started)
+        if facts.kernel is None and is_quantized(checkpoint):
+            raise CellFailed(f"{checkpoint} is quantized but vLLM named no kernel for its layers; see {log}")
+        yield Engine(f"http://127.0.0.1:{port}", name, facts, process, log)
+    finally:
+        stop(process)
+
+
+def stop(process: subprocess.Popen[bytes]) -> None:
+    """Close the guard's input and wait until it has ended everything."""
+    assert process.stdin is not None
+    process.stdin.close()
+    try:
+        process.wait(timeout=30)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def _get(url: str, timeout_s: float = 10) -> bytes:
+    with urllib.request.urlopen(url, timeout=timeout_s) as answer:
+        return bytes(answer.read())
+
+
+STAGES = (
+    ("Application startup complete", "ready"),
+    ("KV cache size", "KV cache made"),
+    ("Loading weights took", "weights loaded"),
+    ("Starting to load model", "loading weights"),
+    ("Initializing a V1 LLM engine", "engine core up"),
+    ("Resolved architecture", "model inspected"),
+    ("non-default args", "server imported"),
+)
+
+
+def _wait_until_healthy(
+    process: subprocess.Popen[bytes], url: str, name: str, log: Path, timeout_s: float, progress: Progress
+) -> None:
+    """Poll until the server of this very process answers under our name."""
+    deadline = time.monotonic() + timeout_s
+    while True:
+        if process.poll() is not None:
+            raise CellFailed(
+                f"vllm serve ended with status {process.returncode} while it started: "
+                f"{last_error(log.read_text(errors='replace'))} (whole log: {log})"
+            )
+        with contextlib.suppress(OSError, ValueError, KeyError, IndexError):
+            if json.loads(_get(f"{url}/v1/models", 5))["data"][0]["id"] == name:
+                return
+        if time.monotonic() > deadline:
+            raise CellFailed(f"vllm serve was not healthy after {timeout_s:g} s (whole log: {log})")
+        text = log.read_text(errors="replace")
+        progress(next((stage for mark, stage in STAGES if mark in text), "importing vLLM"))
+        time.sleep(0.25)
+
+
+def last_error(text: str) -> str:
+    """The line of a server's log that says most: the last exception, else the last line."""
+    prefix = re.compile(r"^\(\w+ pid=\d+\)\s*|\b(ERROR|INFO) [\d-]+ [\d:]+ \[[^]]*\]\s*")
+    lines = [prefix.sub("", line).strip() for line in text.splitlines()]
+    errors = [
+        line for line in lines if re.match(r"[\w.]*(Error|Exception)\b.*:", line) and "Engine core init" not in line
+    ]
+    return (errors or [line for line in lines if line] or ["it printed nothing"])[-1][:400]
+
+
+def is_quantized(checkpoint: Path) -> bool:
+    """Whether config.json has a quantization section."""
+    with contextlib.suppress(OSError, ValueError):
+        config = json.loads((checkpoint / "config.json").read_text())
+        return "quantization_config" in config or "quantization_config" in config.get("text_config", {})
+    return False
+
+
+NOT_LOADED = re.compile(r"Parameter \S+ not found|weights? (were|was) not loaded")
+
+
+def read_facts(text: str, given: list[str], start_s: float) -> EngineFacts:
+    """What the server's log tells. Patterns seen in vLLM 0.26 (GPU) and 0.32 (CPU)."""
+    weights = re.search(r"Model loading took ([\d.]+) ?GiB", text)
+    tokens = re.search(r"KV cache size: ([\d,]+) tokens", text)
+    kernel = re.findall(r"Using (\w*LinearKernel) for CompressedTensorsWNA16", text)
+    reasons = {}
+    if not weights:
+        reasons["weights_gib"] = (
+            "vLLM's CPU build does not log it" if environments.is_cpu() else "not in the server's log"
+        )
+    if not tokens:
+        reasons["kv_cache_tokens"] = "not in the server's log"
+    lost = {line.strip()[-300:] for line in text.splitlines() if NOT_LOADED.search(line)}
+    return EngineFacts(
+        vllm=environments.serve().version("vllm") or "unknown",
+        arguments=given,
+        start_s=round(start_s, 2),
+        kernel=kernel[-1] if kernel else None,
+        weights_gib=float(weights[1]) if weights else None,
+        kv_cache_tokens=int(tokens[1].replace(",", "")) if tokens else None,
+        warnings=sorted(lost),
+        reasons=reasons,
+    )

@@ -1,0 +1,38 @@
+"""The two ways a command ends early: refused before any work, or a failure of one piece of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One thing that is wrong: where it is, what is wrong with it, and what would be right."""
+
+    where: str
+    what: str
+    right: str = ""
+
+    def __str__(self) -> str:
+        line = f"{self.where}: {self.what}"
+        return f"{line}; {self.right}" if self.right else line
+
+
+class Refused(Exception):
+    """Bad input, found before anything was loaded or written. The command prints a line a fault and exits with 2."""
+
+    def __init__(self, *faults: Fault):
+        super().__init__("\n".join(str(f) for f in faults))
+        self.faults = faults
+
+    @classmethod
+    def if_any(cls, faults: Iterable[Fault]) -> None:
+        """Raise all faults together, or return when there are none."""
+        found = tuple(dict.fromkeys(faults))
+        if found:
+            raise cls(*found)
+
+
+class CellFailed(Exception):
+    """One Cell (or one build) failed while it ran; the others go on and the command exits with 1."""

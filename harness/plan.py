@@ -1,0 +1,269 @@
+"""From a suite to what would be done: variants, Cells with their keys, and every refusal at once.
+
+Reads file headers and metadata only; nothing heavy is imported, nothing is written but the cache of content hashes.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+from harness import demo, device, engine, environments, files
+from harness.errors import Fault, Refused
+from harness.record import SCHEMA_VERSION, CellId
+from harness.suite import Suite, nearest
+from harness.workloads import WORKLOADS, workload
+from quantize import fit, readable, verify
+from quantize.recipe import Recipe
+
+MODELS = Path("models")
+NOT_WEIGHTS = ("manifest.json", "README.md")
+"""Files of a checkpoint folder that nothing loads."""
+
+
+@dataclass
+class PlannedVariant:
+    """A variant with its checkpoint's place; `content` is None while it is not built."""
+
+    name: str
+    origin: Literal["source", "recipe", "checkpoint"]
+    path: Path
+    recipe: Recipe | None = None
+    content: str | None = None
+    fit: fit.FitFacts | None = None
+
+    @property
+    def built(self) -> bool:
+        return self.content is not None
+
+
+@dataclass
+class PlannedCell:
+    """A Cell of the plan; without a key while its variant is not built."""
+
+    variant: str
+    workload: str
+    point: dict[str, Any]
+    identity: dict[str, Any] | None
+
+    @property
+    def id(self) -> CellId:
+        assert self.identity is not None
+        return CellId(variant=self.variant, workload=self.workload, point=self.point, key=files.digest(self.identity))
+
+    @property
+    def label(self) -> str:
+        return "/".join([self.variant, self.workload, "-".join(str(v) for v in self.point.values())])
+
+
+@dataclass
+class Plan:
+    """What a run of the suite does."""
+
+    suite: Suite
+    source: Path
+    variants: list[PlannedVariant]
+    cells: list[PlannedCell]
+    faults: list[Fault]
+
+    def to_build(self) -> list[PlannedVariant]:
+        """Variants that have to be quantized, of those that have Cells."""
+        used = {cell.variant for cell in self.cells}
+        return [v for v in self.variants if not v.built and v.name in used]
+
+    def of(self, variant: str) -> Iterator[PlannedCell]:
+        """The Cells of one variant."""
+        return (cell for cell in self.cells if cell.variant == variant)
+
+
+def resolve_model(name: str) -> Path:
+    """The checkpoint folder a suite's `model` stands for; raises Refused when it is none."""
+    if name == "demo":
+        return demo.MODEL_DIR
+    folder = next((p for p in (Path(name), MODELS / name) if p.is_dir()), None)
+    if folder is None:
+        hub = name.count("/") == 1 and not name.startswith((".", "/"))
+        right = (
+            f"get it: modelscope download --model {name} --local_dir {MODELS / name}"
+            if hub
+            else "name a checkpoint folder, `demo`, or a hub id whose files lie under models/"
+        )
+        raise Refused(Fault(f"model {name}", "there is no such folder", right))
+    Refused.if_any(checkpoint_faults(folder))
+    return folder
+
+
+def checkpoint_faults(folder: Path) -> list[Fault]:
+    """What makes a folder no checkpoint: no configuration, no weights, or configuration that is not JSON."""
+    if not folder.is_dir():
+        return [Fault(str(folder), "there is no such folder")]
+    found = []
+    try:
+        json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        found.append(Fault(str(folder), "is no checkpoint: it has no config.json"))
+    except (OSError, ValueError) as error:
+        found.append(Fault(str(folder / "config.json"), f"cannot be read: {error}"))
+    if not any(folder.glob("*.safetensors")):
+        found.append(Fault(str(folder), "is no checkpoint: it has no .safetensors file"))
+    return found
+
+
+@cache
+def content_hash(folder: Path) -> str:
+    """SHA-256 over a checkpoint's files, kept in the cache folder for as long as sizes and times stay the same."""
+    stats = [
+        [p.name, p.stat().st_size, p.stat().st_mtime_ns]
+        for p in sorted(folder.iterdir())
+        if p.is_file() and p.name not in NOT_WEIGHTS
+    ]
+    kept = environments.cache_folder() / "hashes" / f"{files.digest([str(folder.resolve()), stats])}.txt"
+    if kept.is_file():
+        return kept.read_text()
+    found = files.folder_sha256(folder, skip=NOT_WEIGHTS)
+    files.write_text(kept, found)
+    return found
+
+
+def make_plan(suite: Suite, checkpoints: Path, only: str | None = None) -> Plan:
+    """Resolve the suite; raises Refused when there is no source, else collects all faults in the plan."""
+    source = resolve_model(suite.model)
+    faults: list[Fault] = []
+    variants = [_planned(suite, name, source, checkpoints, faults) for name in suite.variants]
+    cells = [cell for variant in variants for cell in _cells(suite, variant, faults)]
+    if only:
+        kept = [c for c in cells if fnmatch.fnmatch(c.label, only) or fnmatch.fnmatch(c.label, f"*{only}*")]
+        if not kept and not faults:
+            faults.append(Fault(f"--only {only}", "matches no Cell" + nearest(only, [c.label for c in cells])))
+        cells = kept
+    faults += engine.port_faults(suite.engine)
+    plan = Plan(suite, source, variants, cells, list(dict.fromkeys(faults)))
+    plan.faults += _device_faults(plan) + _twins(plan)
+    return plan
+
+
+def _planned(suite: Suite, name: str, source: Path, checkpoints: Path, faults: list[Fault]) -> PlannedVariant:
+    variant = suite.variants[name]
+    if variant.checkpoint:
+        found = checkpoint_faults(variant.checkpoint) or readable_faults(variant.checkpoint)
+        faults += found
+        return PlannedVariant(
+            name, "checkpoint", variant.checkpoint, content=None if found else content_hash(variant.checkpoint)
+        )
+    if not variant.recipe:
+        found = readable_faults(source)
+        faults += found
+        return PlannedVariant(name, "source", source, content=content_hash(source))
+    try:
+        quantize = environments.quantize()
+        versions = quantize.versions(environments.QUANTIZE_PACKAGES)
+    except Refused as refused:
+        faults += refused.faults
+        return PlannedVariant(name, "recipe", checkpoints / name, variant.recipe)
+    key = files.digest(
+        {
+            "source": content_hash(source),
+            "recipe": variant.recipe.model_dump(mode="json"),
+            "calibration": suite.calibration.model_dump(mode="json"),
+            "versions": versions,
+        },
+        10,
+    )
+    path = checkpoints / f"{name}-{key}"
+    found, facts = fit.plan_recipe(source, variant.recipe, _kernel_target(), suite.calibration, quantize.python)
+    faults += [Fault(f"variants.{name}: {f.where}", f.what, f.right) for f in found]
+    planned = PlannedVariant(name, "recipe", path, variant.recipe, fit=facts)
+    if (path / "manifest.json").is_file() and not checkpoint_faults(path):
+        planned.content = content_hash(path)
+    return planned
+
+
+def readable_faults(checkpoint: Path) -> list[Fault]:
+    """A quantization section that the installed vLLM's compressed-tensors cannot read is refused before any engine."""
+    return readable.readable(checkpoint) if engine.is_quantized(checkpoint) else []
+
+
+def _kernel_target() -> str:
+    """The kernels that the device's vLLM would choose from."""
+    described = device.describe()
+    if described["kind"] == "cpu":
+        return "cpu"
+    return "machete" if any(card in described["name"] for card in ("H100", "H200", "GH200", "H20")) else "marlin"
+
+
+def _cells(suite: Suite, variant: PlannedVariant, faults: list[Fault]) -> Iterator[PlannedCell]:
+    for name, spec in suite.workloads.named():
+        kind = workload(name)
+        try:
+            points = kind.points(spec)
+        except Refused as refused:
+            faults += refused.faults
+            continue
+        for point in points:
+            faults += kind.faults(spec, point, suite.engine)
+            identity = cell_identity(suite, variant, name, kind.identity(spec, point)) if variant.built else None
+            yield PlannedCell(variant.name, name, point, identity)
+
+
+def cell_identity(suite: Suite, variant: PlannedVariant, name: str, measured: dict[str, Any]) -> dict[str, Any]:
+    """Everything that can change a Cell's outcome; its hash is the Cell's key."""
+    return {
+        "schema": SCHEMA_VERSION,
+        "workload": name,
+        "checkpoint": variant.content,
+        "repeat": suite.variants[variant.name].repeat,
+        "measured": measured,
+        "engine": suite.engine.outcome_fields(),
+        "versions": environments.serve().versions(environments.SERVE_PACKAGES),
+        "device": {k: device.describe()[k] for k in ("kind", "name")},
+    }
+
+
+def _twins(plan: Plan) -> list[Fault]:
+    """Two variants that are one checkpoint would share their Cells; `repeat` tells them apart on purpose."""
+    found: list[Fault] = []
+    seen: dict[tuple[str | None, int], str] = {}
+    for variant in plan.variants:
+        if not variant.built:
+            continue
+        same = (variant.content, plan.suite.variants[variant.name].repeat)
+        if same in seen:
+            found.append(
+                Fault(
+                    f"variants.{variant.name}",
+                    f"is the same checkpoint as {seen[same]}",
+                    "give one of them `repeat: 1` to measure it once more for the noise floor",
+                )
+            )
+        seen[same] = variant.name
+    return found
+
+
+def _device_faults(plan: Plan) -> list[Fault]:
+    """On a GPU, weights that cannot fit are refused with the sizes and with what would fit."""
+    described, settings = device.describe(), plan.suite.engine
+    if described["kind"] == "cpu" or not described["memory_gib"]:
+        return []
+    room = described["memory_gib"] * settings.gpu_memory_utilization * settings.tensor_parallel_size
+    found = []
+    for variant in plan.variants:
+        if not variant.built or settings.cpu_offload_gb:
+            continue
+        weights = verify.storage(variant.path).safetensors_bytes / 2**30
+        if weights > room:
+            what = f"its weights are {weights:.1f} GiB and vLLM may use {room:.1f} GiB of {described['name']}"
+            right = f"engine.cpu_offload_gb={weights - 0.7 * room:.0f} serves it for accuracy only; or leave it out"
+            found.append(Fault(f"variants.{variant.name}", what, right))
+    return found
+
+
+def check_workloads() -> None:
+    """The workloads a suite can name and those that exist are the same; a test calls this."""
+    from harness.suite import Workloads
+
+    assert set(Workloads.model_fields) == set(WORKLOADS)

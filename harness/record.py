@@ -1,0 +1,100 @@
+"""What one Cell gave: the thin Record (numbers with units, provenance, status) and the heavy Samples beside it."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+SCHEMA_VERSION: Literal[1] = 1
+
+
+class Noun(BaseModel):
+    """A stored thing: unknown keys are errors, so an old reader never misreads a newer file."""
+
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+
+
+class Metric(Noun):
+    """One number. `value` None means it was not measured, and `reason` says why."""
+
+    value: float | None
+    unit: str
+    """For example `share`, `s`, `GiB`, `tokens`, `tokens/s`."""
+    n: int | None = None
+    """How many observations stand behind the value."""
+    stderr: float | None = None
+    """Standard error, in the same unit."""
+    reason: str | None = None
+    """Why the value is None."""
+
+
+class CellId(Noun):
+    """variant × workload × point, and the hash of everything that can change the outcome."""
+
+    variant: str
+    workload: str
+    point: dict[str, Any]
+    key: str
+    """16 hex digits; see plan.cell_identity for what is hashed."""
+
+    @property
+    def label(self) -> str:
+        """`variant/workload/value-value`, what --only matches and messages name."""
+        return "/".join([self.variant, self.workload, "-".join(str(v) for v in self.point.values())])
+
+
+class Provenance(Noun):
+    """Where a Record comes from: enough to make it again and to refuse a comparison of unlike things."""
+
+    identity: dict[str, Any]
+    """What the Cell's key is the hash of."""
+    checkpoint: str
+    """Folder of the checkpoint."""
+    engine: dict[str, Any]
+    """The engine's own facts: kernel, KV cache tokens, arguments."""
+    git: dict[str, Any] | None = None
+    """Commit and whether the tree was changed, of the harness's checkout; None when it is not one."""
+    started: str
+    """UTC, ISO 8601."""
+    seconds: float
+    """How long the Cell took, without the engine's start."""
+
+
+class Record(Noun):
+    """The outcome of one Cell."""
+
+    schema_version: Literal[1] = 1
+    cell: CellId
+    status: Literal["done", "failed", "invalid"]
+    """`invalid`: it ran, but broke a rule of measuring, so nothing is computed from it."""
+    reason: str | None = None
+    """Why it failed or is invalid."""
+    metrics: dict[str, Metric] = {}
+    """Numbers by name; names follow the field (lm-eval's and vLLM's keys)."""
+    samples: int = 0
+    """Rows in the samples file."""
+    provenance: Provenance
+
+
+class Sample(Noun):
+    """One question and what was answered. Rows of two arms are paired by `doc_id`, and must agree in both hashes."""
+
+    doc_id: str
+    prompt_hash: str
+    """SHA-256 of the text that was sent, 16 hex digits."""
+    image_hash: str
+    """SHA-256 over the pixels of the images that were sent, 16 hex digits; empty without images."""
+    target: str
+    response: str
+    """What the model said."""
+    answer: str
+    """What the task's filter made of it."""
+    score: float
+    """The task's first metric for this document, 0 to 1."""
+    parsed: bool
+    """Whether the filter found an answer at all; an unparsed one is wrong."""
+    finish_reason: str
+    """`stop`, or `length` when the answer was cut."""
+    prompt_tokens: int
+    completion_tokens: int

@@ -1,0 +1,103 @@
+"""The folder of one Run: the resolved suite, its Records and samples, logs, reports. Every file is whole or absent.
+
+results/NAME/run.json            the suite as it was resolved, the variants' facts, the keys of the Cells planned last
+results/NAME/records/KEY.json    one Record
+results/NAME/samples/KEY.jsonl   its samples
+results/NAME/logs/               what the engines and builds printed
+results/NAME/report.md           the tables
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from harness import files
+from harness.errors import Fault, Refused
+from harness.record import Record, Sample
+
+
+class RunFolder:
+    """Reads and writes one Run. Makes the folder only when something is written."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    @classmethod
+    def existing(cls, path: Path) -> RunFolder:
+        """The Run at `path`; raises Refused when there is none."""
+        folder = cls(path)
+        if not (path / "run.json").is_file():
+            known = sorted(p.parent.name for p in path.parent.glob("*/run.json")) if path.parent.is_dir() else []
+            right = f"there are: {', '.join(known)}" if known else "make one with `python -m harness run SUITE`"
+            raise Refused(Fault(str(path), "is no Run: it has no run.json", right))
+        return folder
+
+    @property
+    def logs(self) -> Path:
+        """Where engines and builds log."""
+        return self.path / "logs"
+
+    def read(self) -> dict[str, Any]:
+        """run.json, or an empty mapping; raises Refused when it is not JSON."""
+        path = self.path / "run.json"
+        try:
+            return dict(json.loads(path.read_text(encoding="utf-8")))
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError) as error:
+            raise Refused(Fault(str(path), f"cannot be read: {error}", "use another --output, or --fresh")) from None
+
+    def write(self, facts: dict[str, Any]) -> None:
+        """Replace run.json."""
+        files.write_json(self.path / "run.json", facts)
+
+    def record(self, key: str) -> Record | None:
+        """The Record of a Cell, or None when there is none, or none that this version can read."""
+        try:
+            return Record.model_validate_json((self.path / "records" / f"{key}.json").read_bytes())
+        except (OSError, ValidationError):
+            return None
+
+    def records(self) -> Iterator[Record]:
+        """The Records of the Cells planned last, in the plan's order."""
+        for key in self.read().get("cells", []):
+            record = self.record(key)
+            if record:
+                yield record
+
+    def add(self, record: Record, samples: Iterable[Sample] = ()) -> Record:
+        """Write the samples, then the Record that counts them: a kill in between leaves a Cell that is not done."""
+        lines = [sample.model_dump_json() for sample in samples]
+        if lines:
+            files.write_text(self.samples_path(record.cell.key), "\n".join(lines) + "\n")
+        record = record.model_copy(update={"samples": len(lines)})
+        files.write_text(self.path / "records" / f"{record.cell.key}.json", record.model_dump_json(indent=1) + "\n")
+        return record
+
+    def samples_path(self, key: str) -> Path:
+        """Where a Cell's samples lie."""
+        return self.path / "samples" / f"{key}.jsonl"
+
+    def samples(self, key: str) -> Iterator[Sample]:
+        """A Cell's samples, one at a time; none when it has no file."""
+        path = self.samples_path(key)
+        if path.is_file():
+            with path.open(encoding="utf-8") as file:
+                for line in file:
+                    yield Sample.model_validate_json(line)
+
+    def set_aside(self) -> Path | None:
+        """Rename the whole Run to make place for a fresh one; returns its new place, or None when there was none."""
+        if not self.path.exists():
+            return None
+        number = 1
+        while (aside := self.path.with_name(f"{self.path.name}.{number}")).exists():
+            number += 1
+        os.rename(self.path, aside)
+        return aside

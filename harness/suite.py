@@ -1,0 +1,312 @@
+"""The suite: one YAML file that says what is compared, how it is built and what is measured.
+
+Every field is a pydantic field with a one-line docstring; unknown keys are refused with file, line and the nearest key.
+"""
+
+from __future__ import annotations
+
+import difflib
+import itertools
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from harness.errors import Fault, Refused
+from quantize.recipe import Calibration, Recipe
+
+
+def _safe_name(name: str) -> str:
+    if not name or name.startswith(".") or any(c in name for c in '/\\\0\n\t"') or name != name.strip():
+        raise ValueError("a name is used for files: no slash, quote, tab, line break or leading dot")
+    return name
+
+
+Name = Annotated[str, AfterValidator(_safe_name)]
+
+
+class Strict(BaseModel):
+    """Refuses keys it does not know."""
+
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True, frozen=True)
+
+
+class EngineSettings(Strict):
+    """How vLLM serves every variant of the suite; both arms get the same."""
+
+    dtype: Literal["bfloat16", "float16", "float32", "auto"] = "bfloat16"
+    """Type of the activations and of the weights that are not packed."""
+    max_model_len: int | None = Field(default=None, gt=0)
+    """Longest prompt plus answer in tokens; null takes the model's own limit."""
+    max_num_seqs: int = Field(default=32, gt=0)
+    """Requests the engine runs at once."""
+    max_num_batched_tokens: int | None = Field(default=None, gt=0)
+    """Tokens the engine runs in one step; null takes vLLM's choice."""
+    images_per_prompt: int = Field(default=1, ge=0)
+    """Images allowed in one request. A document with more is refused before the engine starts."""
+    gpu_memory_utilization: float = Field(default=0.85, gt=0, le=1)
+    """Share of a GPU's memory that vLLM may fill. Not used on a CPU."""
+    kv_cache_gib: float | None = Field(default=None, gt=0)
+    """KV cache in GiB, the same for every variant; null lets vLLM fill what is left (on a CPU: 1 GiB)."""
+    enforce_eager: bool | None = None
+    """No compilation and no graphs; null is true on a CPU, false on a GPU."""
+    tensor_parallel_size: int = Field(default=1, gt=0)
+    """GPUs that share one engine."""
+    cpu_offload_gb: float = Field(default=0, ge=0)
+    """GiB of weights kept in host memory, for cards that are too small. Makes speed meaningless."""
+    seed: int = 0
+    """vLLM's seed."""
+    start_timeout_s: float = Field(default=900, gt=0)
+    """How long a start may take, in seconds."""
+    port: int | None = Field(default=None, gt=0, lt=65536)
+    """Port on the loopback address; null takes a free one."""
+    extra_args: tuple[str, ...] = ()
+    """Further arguments of `vllm serve`, as they are."""
+    env: dict[str, str] = {}
+    """Environment variables of the engine's processes."""
+
+    def outcome_fields(self) -> dict[str, Any]:
+        """The fields that can change what is measured: all but where it listens and how long it may start."""
+        return self.model_dump(mode="json", exclude={"start_timeout_s", "port"})
+
+
+class AccuracySpec(Strict):
+    """Image questions asked through lm-eval."""
+
+    tasks: tuple[str, ...] = Field(min_length=1)
+    """lm-eval task or group names: the ones that ship (demo_vl), lm-eval's own, or those in include_path."""
+    include_path: Path | None = None
+    """A folder with further lm-eval task files."""
+    limit: int | None = Field(default=None, gt=0)
+    """Only the first so many documents of each task."""
+    concurrency: int = Field(default=32, gt=0)
+    """Requests in flight at once."""
+    max_tokens: int | None = Field(default=None, gt=0)
+    """Longest answer in tokens; null takes the task's own limit."""
+    apply_chat_template: bool = True
+    """Ask through the model's chat template. Image tasks need it: the template places the image tokens."""
+    num_fewshot: int = Field(default=0, ge=0)
+    """Examples before the question. Image tasks take none: lm-eval drops the examples' images."""
+    documents: Literal["fail", "score_zero"] = "fail"
+    """What a document that cannot be asked means: refuse the run, or count as wrong for both arms alike."""
+
+
+class Workloads(Strict):
+    """What is measured; a workload that is not named is not run."""
+
+    accuracy: AccuracySpec | None = None
+
+    def named(self) -> Iterator[tuple[str, Any]]:
+        """The workloads that are asked for, by name."""
+        for name in type(self).model_fields:
+            spec = getattr(self, name)
+            if spec is not None:
+                yield name, spec
+
+
+class Variant(Strict):
+    """One checkpoint under test: the source itself, a recipe's product, or a folder that exists."""
+
+    recipe: Recipe | None = None
+    """How it is built from the source."""
+    checkpoint: Path | None = None
+    """A checkpoint made elsewhere."""
+    repeat: int = Field(default=0, ge=0)
+    """Above 0: the same checkpoint measured once more, for the noise floor."""
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> Variant:
+        if self.recipe and self.checkpoint:
+            raise ValueError("a variant has a recipe or a checkpoint, not both")
+        return self
+
+
+class Suite(Strict):
+    """A whole suite file."""
+
+    name: Name
+    """Names the Run's folder."""
+    model: str
+    """`demo` (the model that ships), a checkpoint folder, or a hub id whose files lie under models/."""
+    baseline: Name = "bf16"
+    """The variant all others are compared with."""
+    variants: dict[Name, Variant] = Field(min_length=1)
+    """The checkpoints under test, by name, in the order of the tables."""
+    calibration: Calibration = Calibration()
+    """What the recipes are calibrated on."""
+    workloads: Workloads
+    """What is measured."""
+    engine: EngineSettings = EngineSettings()
+    """How the variants are served."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _expand_grid(cls, data: Any) -> Any:
+        """`grid: {group_size: [32, 128], observer: [minmax, mse]}` becomes one variant for each combination."""
+        if not isinstance(data, dict) or "grid" not in data:
+            return data
+        data = dict(data)
+        grid = data.pop("grid")
+        if not isinstance(grid, dict):
+            raise ValueError("grid: a mapping of recipe fields to lists of values")
+        axes = {key: value if isinstance(value, list) else [value] for key, value in grid.items()}
+        variants = dict(data.get("variants") or {})
+        for values in itertools.product(*axes.values()):
+            recipe = dict(zip(axes, values, strict=True))
+            variants.setdefault(_grid_name(recipe), {"recipe": recipe})
+        return data | {"variants": variants}
+
+    @model_validator(mode="after")
+    def _baseline_is_a_variant(self) -> Suite:
+        if self.baseline not in self.variants:
+            near = nearest(self.baseline, self.variants)
+            raise ValueError(f"baseline {self.baseline!r} is not among the variants{near}")
+        return self
+
+
+def _grid_name(recipe: dict[str, Any]) -> str:
+    """`awq-w4-g128-mse` for a recipe of a grid; fields beyond the usual four are appended as key and value."""
+    group = recipe.get("group_size", 128)
+    parts = [
+        str(recipe.get("method", "awq")),
+        f"w{recipe.get('num_bits', 4)}",
+        "channel" if group == -1 else f"g{group}",
+        str(recipe.get("observer", "mse")),
+    ]
+    if "symmetric" in recipe:
+        parts.append("sym" if recipe["symmetric"] else "asym")
+    known = {"method", "num_bits", "group_size", "observer", "symmetric"}
+    return "-".join(parts + [f"{k}-{v}" for k, v in recipe.items() if k not in known])
+
+
+def nearest(word: str, choices: Any) -> str:
+    """`; did you mean 'x'?` for the choice that looks most like `word`, or nothing."""
+    found = difflib.get_close_matches(str(word), [str(c) for c in choices], n=1, cutoff=0.5)
+    return f"; did you mean {found[0]!r}?" if found else ""
+
+
+def load_suite(path: Path, overrides: Sequence[str] = ()) -> Suite:
+    """Read and check a suite file; `overrides` are `key.key=value` with the value in YAML.
+
+    Raises Refused with one fault for each thing that is wrong, each with its line.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except IsADirectoryError:
+        raise Refused(
+            Fault(str(path), "is a folder", "name a suite file, for example suites/vl_accuracy.yaml")
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "is not UTF-8 text"
+        raise Refused(Fault(str(path), reason, "name a suite file, for example suites/vl_accuracy.yaml")) from None
+    try:
+        tree = yaml.compose(text, Loader=yaml.SafeLoader)
+        data = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{path}:{mark.line + 1}" if mark else str(path)
+        raise Refused(Fault(where, f"is not YAML: {getattr(error, 'problem', error)}")) from None
+    if not isinstance(data, dict):
+        raise Refused(Fault(str(path), "holds no mapping of keys to values"))
+    Refused.if_any(_duplicate_keys(tree, path))
+    for override in overrides:
+        _apply(data, override)
+    try:
+        return Suite.model_validate(data)
+    except ValidationError as error:
+        raise Refused(*(_fault(e, tree, path) for e in error.errors())) from None
+
+
+def _apply(data: dict[str, Any], override: str) -> None:
+    """Set one `key.key=value` in the raw data."""
+    keys, equals, value = override.partition("=")
+    if not equals or not keys:
+        raise Refused(Fault(f"--set {override}", "is not key=value", "for example --set engine.max_num_seqs=8"))
+    *parents, last = keys.split(".")
+    place = data
+    for key in parents:
+        place = place.setdefault(key, {})
+        if not isinstance(place, dict):
+            raise Refused(Fault(f"--set {override}", f"{key!r} is not a section of the suite"))
+    try:
+        place[last] = yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise Refused(Fault(f"--set {override}", "the value is not YAML")) from None
+
+
+def _duplicate_keys(node: Any, path: Path) -> Iterator[Fault]:
+    """YAML keeps the last of two equal keys without a word; a suite must not."""
+    if isinstance(node, yaml.MappingNode):
+        seen: set[str] = set()
+        for key, value in node.value:
+            if key.value in seen:
+                yield Fault(
+                    f"{path}:{key.start_mark.line + 1}", f"the key {key.value!r} stands twice", "keep one of them"
+                )
+            seen.add(key.value)
+            yield from _duplicate_keys(value, path)
+    elif isinstance(node, yaml.SequenceNode):
+        for value in node.value:
+            yield from _duplicate_keys(value, path)
+
+
+def _line(node: Any, loc: Sequence[int | str]) -> int | None:
+    """The line, from 1, of the deepest part of `loc` that stands in the file."""
+    line = None
+    for part in loc:
+        if isinstance(node, yaml.MappingNode):
+            hit = next(((k, v) for k, v in node.value if k.value == str(part)), None)
+            if hit is None:
+                return line
+            line, node = hit[0].start_mark.line + 1, hit[1]
+        elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
+            node = node.value[part]
+            line = node.start_mark.line + 1
+        else:
+            return line
+    return line
+
+
+def _fields_at(loc: Sequence[int | str]) -> list[str]:
+    """The field names that the model at `loc` knows."""
+    model: Any = Suite
+    for part in loc:
+        if not (isinstance(model, type) and issubclass(model, BaseModel)):
+            return []
+        field = model.model_fields.get(str(part))
+        if field is None:
+            continue
+        inner = [a for a in _flatten(field.annotation) if isinstance(a, type) and issubclass(a, BaseModel)]
+        model = inner[0] if inner else None
+    return list(model.model_fields) if model is not None else []
+
+
+def _flatten(annotation: Any) -> Iterator[Any]:
+    """Every type inside a union, dict, tuple or Annotated."""
+    arguments = getattr(annotation, "__args__", None)
+    if not arguments:
+        yield annotation
+        return
+    for argument in arguments:
+        yield from _flatten(argument)
+
+
+def _fault(error: Any, tree: Any, path: Path) -> Fault:
+    """One pydantic error as a fault with file, line and what would be right."""
+    loc = [p for p in error["loc"] if not (isinstance(p, str) and p.endswith("]"))]
+    line = _line(tree, loc)
+    where = f"{path}:{line}" if line else str(path)
+    dotted = ".".join(str(p) for p in loc)
+    if error["type"] == "extra_forbidden":
+        fields = _fields_at(loc[:-1]) + (["grid"] if len(loc) == 1 else [])
+        close = nearest(str(loc[-1]), fields).lstrip("; ")
+        return Fault(where, f"unknown key {dotted!r}", close or f"known here: {', '.join(fields)}")
+    if error["type"] == "missing":
+        return Fault(where, f"{dotted!r} is missing")
+    message = str(error["msg"]).removeprefix("Value error, ")
+    given = repr(error.get("input"))
+    if error["type"] == "value_error" or len(given) > 60:
+        return Fault(where, f"{dotted}: {message}" if dotted else message)
+    return Fault(where, f"{dotted} is {given}: {message[0].lower()}{message[1:]}")

@@ -1,0 +1,140 @@
+"""Which lm-eval tasks there are, told from their files alone: names, groups, fingerprints. Imports no lm-eval.
+
+Three places are looked at: a folder the suite names, the tasks that ship here, and the installed lm-eval's own. The
+last has over ten thousand files, so its index is made once for a version and kept in the cache folder.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from harness import environments, files
+from harness.errors import Fault, Refused
+from harness.suite import nearest
+
+SHIPPED = Path(__file__).resolve().parent
+DEMO_DATA = ("data.py", "drawing.py", "phrases.py")
+
+
+@dataclass(frozen=True)
+class Task:
+    """One lm-eval task: its file, whether its documents carry images, and what its outcome depends on."""
+
+    name: str
+    file: Path
+    images: bool
+    chance: float
+    """The share of right answers that guessing gives."""
+
+    def fingerprint(self) -> str:
+        """Hash of the folder's files and, for data made by code, of that code and the libraries it draws with."""
+        total = hashlib.sha256()
+        for path in sorted(p for p in self.file.parent.iterdir() if p.suffix in (".yaml", ".py", ".jsonl", ".parquet")):
+            total.update(path.name.encode() + path.read_bytes())
+        if self.file.is_relative_to(SHIPPED):
+            for name in DEMO_DATA:
+                total.update((SHIPPED.parent / "demo" / name).read_bytes())
+            for package in ("numpy", "pillow", "scikit-learn"):
+                total.update(metadata.version(package).encode())
+        return total.hexdigest()[:16]
+
+
+class _Loader(yaml.SafeLoader):
+    """Reads a task file as data: `!function x.y` becomes the text `x.y`."""
+
+
+_Loader.add_constructor("!function", lambda loader, node: str(node.value))
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """A task file with its includes merged in; empty when it is no mapping."""
+    try:
+        data = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
+    except (OSError, yaml.YAMLError, UnicodeDecodeError):
+        return {}
+    if not isinstance(data, dict):
+        return {}
+    include = data.pop("include", None)
+    return _read(path.parent / include) | data if isinstance(include, str) else data
+
+
+def _index(folder: Path) -> dict[str, Any]:
+    """{"tasks": {name: [file, images, chance]}, "groups": {name: [names]}} of all task files under `folder`."""
+    tasks: dict[str, list[Any]] = {}
+    groups: dict[str, list[str]] = {}
+    for path in sorted(folder.rglob("*.yaml")):
+        if not re.search(r"^\s*(task|group|tag):", path.read_text(encoding="utf-8", errors="replace"), re.MULTILINE):
+            continue
+        data = _read(path)
+        if isinstance(data.get("group"), str) and isinstance(data.get("task"), list):
+            groups[data["group"]] = [_member(t) for t in data["task"]]
+        elif isinstance(data.get("task"), str):
+            chance = (data.get("metadata") or {}).get("chance", 0.0)
+            tasks[data["task"]] = [str(path), bool(data.get("doc_to_image")), float(chance)]
+            tags = data.get("tag") or []
+            for tag in [tags] if isinstance(tags, str) else tags:
+                groups.setdefault(tag, []).append(data["task"])
+    return {"tasks": tasks, "groups": groups}
+
+
+def _member(entry: Any) -> str:
+    return str(entry.get("task") or entry.get("group")) if isinstance(entry, dict) else str(entry)
+
+
+@cache
+def _installed() -> dict[str, Any]:
+    """The index of the installed lm-eval's own tasks."""
+    spec = importlib.util.find_spec("lm_eval")
+    version = environments.serve().version("lm-eval")
+    if spec is None or not spec.submodule_search_locations:
+        return {"tasks": {}, "groups": {}}
+    kept = environments.cache_folder() / f"lm-eval-{version}-tasks.json"
+    if not kept.is_file():
+        files.write_json(kept, _index(Path(spec.submodule_search_locations[0]) / "tasks"))
+    return dict(json.loads(kept.read_text(encoding="utf-8")))
+
+
+@cache
+def _folder(folder: Path) -> dict[str, Any]:
+    return _index(folder)
+
+
+def find(names: Iterable[str], include: Path | None = None) -> list[Task]:
+    """The tasks that `names` (of tasks, groups or tags) stand for, each once, in order.
+
+    Raises Refused with a fault for each unknown name.
+    """
+    if include is not None and not include.is_dir():
+        raise Refused(Fault("accuracy.include_path", f"{include} is no folder"))
+    near = [_folder(p) for p in (include, SHIPPED) if p is not None]
+    found: dict[str, Task] = {}
+    faults = []
+
+    def add(name: str, parents: tuple[str, ...]) -> None:
+        for index in [*near, *([] if any(name in i["tasks"] or name in i["groups"] for i in near) else [_installed()])]:
+            if name in index["groups"] and name not in parents:
+                for member in index["groups"][name]:
+                    add(member, (*parents, name))
+                return
+            if name in index["tasks"]:
+                file, images, chance = index["tasks"][name]
+                found.setdefault(name, Task(name, Path(file), images, chance))
+                return
+        known = [n for index in [*near, _installed()] for part in ("groups", "tasks") for n in index[part]]
+        faults.append(Fault("accuracy.tasks", f"unknown task {name!r}" + nearest(name, known)))
+
+    for name in names:
+        add(name, ())
+    Refused.if_any(faults)
+    return list(found.values())

@@ -1,0 +1,56 @@
+"""One file a workload, one interface. A new workload is one new file, one field in suite.Workloads, one line here."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+from harness.engine import Engine
+from harness.errors import Fault
+from harness.record import Metric, Sample
+from harness.suite import EngineSettings
+
+Progress = Callable[[int, int, str], None]
+"""Called with (done, total, what) while a Cell is measured."""
+
+
+@dataclass
+class Measurement:
+    """What a workload hands back for one Cell; run.py makes the Record of it."""
+
+    metrics: Mapping[str, Metric]
+    samples: Iterable[Sample] = ()
+    status: Literal["done", "invalid"] = "done"
+    reason: str | None = None
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+class Workload(Protocol):
+    """One kind of measurement."""
+
+    def points(self, spec: Any) -> list[dict[str, Any]]:
+        """The points that `spec` asks for; raises Refused. Imports nothing heavy."""
+
+    def identity(self, spec: Any, point: dict[str, Any]) -> dict[str, Any]:
+        """Everything in `spec` and in the task that can change the outcome at `point`. Imports nothing heavy."""
+
+    def faults(self, spec: Any, point: dict[str, Any], settings: EngineSettings) -> list[Fault]:
+        """What is wrong with `spec`, told without loading a document."""
+
+    def preflight(self, spec: Any, points: list[dict[str, Any]], settings: EngineSettings, model: str) -> list[Fault]:
+        """What is wrong with the documents themselves; loads them, before any engine starts."""
+
+    def measure(self, engine: Engine, spec: Any, point: dict[str, Any], progress: Progress) -> Measurement:
+        """Measure one Cell against a running engine; raises CellFailed."""
+
+
+WORKLOADS = {"accuracy": "harness.workloads.accuracy:Accuracy"}
+
+
+def workload(name: str) -> Workload:
+    """The workload called `name`."""
+    module, _, attribute = WORKLOADS[name].partition(":")
+    made: Workload = getattr(importlib.import_module(module), attribute)()
+    return made

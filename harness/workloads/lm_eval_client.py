@@ -1,0 +1,77 @@
+"""lm-eval's client for chat completions, taught to keep what the server says beside the text. Imports lm-eval."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from lm_eval.models.openai_completions import LocalChatCompletion
+
+from harness.engine import SAMPLING
+
+
+class Answer(str):
+    """A reply's text that remembers why it ended and how many tokens it took."""
+
+    finish_reason: str
+    prompt_tokens: int
+    completion_tokens: int
+
+    @classmethod
+    def of(cls, reply: dict[str, Any]) -> Answer:
+        """The first choice of a chat-completions reply."""
+        choice = reply["choices"][0]
+        answer = cls(choice["message"]["content"] or "")
+        answer.finish_reason = choice["finish_reason"] or "unknown"
+        answer.prompt_tokens = reply["usage"]["prompt_tokens"]
+        answer.completion_tokens = reply["usage"]["completion_tokens"]
+        return answer
+
+
+class ServedModel(LocalChatCompletion):
+    """lm-eval's local-chat-completions against our engine: sampling said in full, no retry, nothing cached."""
+
+    def __init__(
+        self,
+        url: str,
+        name: str,
+        concurrency: int,
+        max_images: int,
+        max_tokens: int | None,
+        on_answer: Callable[[], None],
+    ):
+        super().__init__(
+            base_url=f"{url}/v1/chat/completions",
+            model=name,
+            num_concurrent=max(2, concurrency),
+            max_images=max_images,
+            max_retries=1,
+            tokenizer_backend=None,
+            timeout=1800,
+            eos_string="<|im_end|>",
+        )
+        self._max_tokens, self._on_answer = max_tokens, on_answer
+        if concurrency == 1:
+            self._concurrent = 1
+
+    def _create_payload(
+        self,
+        messages: Any,
+        generate: bool = False,
+        gen_kwargs: dict[str, Any] | None = None,
+        seed: int = 1234,
+        eos: str | None = None,
+        **kwargs: Any,
+    ) -> dict[str, Any]:
+        gen_kwargs = dict(gen_kwargs or {})
+        if self._max_tokens is not None:
+            gen_kwargs["max_gen_toks"] = self._max_tokens
+        payload: dict[str, Any] = super()._create_payload(messages, generate, gen_kwargs, seed, eos, **kwargs)
+        return payload | SAMPLING
+
+    def parse_generations(self, outputs: Any, **_: Any) -> list[Answer]:
+        """One Answer a reply. A reply without content is an empty answer, not a placeholder."""
+        answers = [Answer.of(reply) for reply in (outputs if isinstance(outputs, list) else [outputs])]
+        for _answer in answers:
+            self._on_answer()
+        return answers
