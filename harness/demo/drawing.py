@@ -40,6 +40,8 @@ _RGB = np.array(
     dtype=np.float32,
 )
 
+_AXIS = np.linspace(-1, 1, SIZE, dtype=np.float32)
+
 
 @dataclass(frozen=True)
 class Scene:
@@ -98,13 +100,15 @@ def _plain_paper(rng: np.random.Generator) -> tuple[int, int, int]:
 def _finish(image: Image.Image, rng: np.random.Generator, sigma: float, tint: float) -> Image.Image:
     """Uneven light, a colour cast of relative size `tint`, and Gaussian noise of `sigma` (0..255 scale)."""
     slope = rng.uniform(-0.15, 0.15, size=2)
-    axis = np.linspace(-1, 1, SIZE, dtype=np.float32)
-    light = 1 + slope[0] * axis[:, None] + slope[1] * axis[None, :]
+    light = (1 + slope[0] * _AXIS[:, None] + slope[1] * _AXIS[None, :]).astype(np.float32)
     cast = rng.uniform(1 - tint, 1 + tint, size=3).astype(np.float32)
-    pixels = np.asarray(image, dtype=np.float32) * light[:, :, None].astype(np.float32) * cast
+    pixels = np.asarray(image, dtype=np.float32) * light[:, :, None]
+    pixels *= cast
     noise = rng.standard_normal((SIZE, SIZE, 4), dtype=np.float32)
-    pixels += (noise[:, :, :3] + noise[:, :, 3:]) * np.float32(sigma / 2**0.5)
-    return Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
+    coloured = noise[:, :, :3] + noise[:, :, 3:]
+    coloured *= np.float32(sigma / 2**0.5)
+    pixels += coloured
+    return Image.fromarray(np.clip(pixels, 0, 255, out=pixels).astype(np.uint8))
 
 
 def _clutter(draw: ImageDraw.ImageDraw, rng: np.random.Generator, lines: int, ink: tuple[int, ...]) -> None:

@@ -30,6 +30,12 @@ def test_same_seed_same_questions(made):
     assert again == [fingerprint(q) for q in made["test"][:40]]
 
 
+def test_the_held_out_set_is_the_one_the_model_card_speaks_of(made):
+    """A change here changes what the shipped model is asked: train it anew and renew its figures."""
+    text = "\n".join(f"{q.question} {q.answer}" for q in made["test"][:50])
+    assert sha256(text.encode()).hexdigest()[:16] == "659bf15626785f62"
+
+
 def test_another_seed_other_pictures(made):
     other = {fingerprint(q)[3] for q in data.generate("test", 20, seed=1)}
     assert other.isdisjoint(fingerprint(q)[3] for q in made["test"])
