@@ -50,7 +50,7 @@ class Task:
         return total.hexdigest()[:16]
 
 
-class _Loader(yaml.SafeLoader):
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
     """Reads a task file as data: `!function x.y` becomes the text `x.y`."""
 
 

@@ -1,0 +1,86 @@
+"""Arms are paired document by document; what is not alike is refused."""
+
+from __future__ import annotations
+
+import pytest
+
+from harness.compare import compare_pairs, compare_run, pair, unlike
+from harness.errors import Refused
+from harness.store import RunFolder
+from tests.conftest import record, sample
+
+
+def arms(n: int, lost: int, gained: int):
+    base = [sample(str(i), 0.0 if i < gained else 1.0) for i in range(n)]
+    other = [sample(str(i), 1.0 if i < gained else 0.0 if i < gained + lost else 1.0) for i in range(n)]
+    return base, other
+
+
+def compared(n: int, lost: int, gained: int):
+    return compare_pairs("t", ("a", "b"), pair(*arms(n, lost, gained), "b/t"))
+
+
+def test_six_flips_each_way_of_900_show_nothing():
+    c = compared(900, 6, 6)
+    assert (c.lost, c.gained, c.verdict, c.difference.value) == (6, 6, "none shown", 0.0)
+    assert 0.009 < c.detectable < 0.013
+
+
+def test_45_one_way_losses_of_900_are_a_loss():
+    c = compared(900, 45, 0)
+    assert c.verdict == "loss" and c.p_value < 1e-12
+    assert c.difference.value == pytest.approx(-0.05)
+    assert c.recovery.value == pytest.approx(0.95)
+    assert c.difference.high < 0
+
+
+def test_one_way_gains_are_a_gain():
+    assert compared(900, 0, 45).verdict == "gain"
+
+
+def test_answers_that_change_without_a_change_in_score_are_counted():
+    before, after = [sample("1", 0.0, "x")], [sample("1", 0.0, "y")]
+    c = compare_pairs("t", ("a", "b"), pair(before, after, "b/t"))
+    assert (c.flips, c.lost, c.gained) == (1, 0, 0)
+
+
+@pytest.mark.parametrize(("before", "after", "told"), [
+    ([sample("1", 1)], [sample("2", 1)], "different documents"),
+    ([], [], "no documents"),
+    ([sample("1", 1)], [sample("1", 1, image_hash="other")], "another prompt or picture"),
+    ([sample("1", 1)], [sample("1", 1, prompt_hash="other")], "another prompt or picture"),
+])
+def test_arms_that_were_not_asked_the_same_are_refused(before, after, told):
+    with pytest.raises(Refused, match=told):
+        pair(before, after, "b/t")
+
+
+def test_every_field_in_which_two_records_differ_is_named():
+    left = record("a", "1")
+    right = record("b", "2", engine={"max_num_seqs": 32, "enforce_eager": True}, versions={"vllm": "0.26.0", "torch": "2.13.0"})
+    assert unlike(left, record("b", "3", repeat=1)) == []
+    assert unlike(left, right) == ["engine.enforce_eager: None and True", "engine.max_num_seqs: 8 and 32",
+                                   "versions.vllm: 0.32.0 and 0.26.0"]
+
+
+def run_of(tmp_path, *records):
+    run = RunFolder(tmp_path / "r")
+    run.write({"suite": {"name": "s", "model": "m"}, "baseline": "a", "variants": {}, "cells": [r.cell.key for r, _ in records]})
+    for one, samples in records:
+        run.add(one, samples)
+    return run
+
+
+def test_a_run_is_compared_task_by_task_and_in_total(tmp_path):
+    base, other = arms(40, 4, 1)
+    run = run_of(tmp_path, (record("a", "1", "t"), base), (record("a", "2", "u"), base),
+                 (record("b", "3", "t"), other), (record("b", "4", "u"), other))
+    assert [(c.task, c.n, c.lost, c.gained) for c in compare_run(run, "a")] == [
+        ("t", 40, 4, 1), ("u", 40, 4, 1), ("all", 80, 8, 2)]
+
+
+def test_a_run_whose_arms_differ_is_refused(tmp_path):
+    base, other = arms(4, 0, 0)
+    run = run_of(tmp_path, (record("a", "1"), base), (record("b", "2", engine={"max_num_seqs": 32}), other))
+    with pytest.raises(Refused, match="max_num_seqs: 8 and 32"):
+        compare_run(run, "a")

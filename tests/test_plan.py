@@ -1,0 +1,184 @@
+"""A plan: what is refused, all at once and before anything is written; what keys depend on."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+from harness import environments
+from harness.errors import Refused
+from harness.plan import make_plan
+from harness.suite import load_suite
+from harness.workloads import WORKLOADS
+from harness.suite import Workloads
+from tests.quantize import shapes
+
+SUITE = """\
+name: s
+model: {model}
+variants:
+  bf16: {}
+workloads:
+  accuracy:
+    tasks: [demo_vl]
+"""
+INT4 = SUITE.replace("  bf16: {}\n", "  bf16: {}\n  int4:\n    recipe: {group_size: 128}\n")
+
+
+@pytest.fixture
+def fake_quantize(monkeypatch, tmp_path):
+    """An interpreter that stands for the quantize environment where only its versions are asked."""
+    site = tmp_path / "q" / "lib" / "python3.11" / "site-packages"
+    for name, version in (("llmcompressor", "0.14.0.1"), ("torch", "2.13.0"), ("compressed-tensors", "0.19.0")):
+        info = site / f"{name.replace('-', '_')}-{version}.dist-info"
+        info.mkdir(parents=True)
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+    python = tmp_path / "q" / "bin" / "python"
+    python.parent.mkdir()
+    python.symlink_to(sys.executable)
+    monkeypatch.setenv("HARNESS_QUANTIZE_PYTHON", str(python))
+    environments.quantize.cache_clear()
+    yield python
+    environments.quantize.cache_clear()
+
+
+def plan(path, tmp_path, *overrides, only=None):
+    return make_plan(load_suite(path, overrides), tmp_path / "checkpoints", only)
+
+
+def told(path, tmp_path, *overrides, only=None) -> str:
+    return "\n".join(str(f) for f in plan(path, tmp_path, *overrides, only=only).faults)
+
+
+def test_workloads_of_the_suite_and_those_that_exist_are_the_same():
+    assert set(Workloads.model_fields) == set(WORKLOADS)
+
+
+def test_a_plan_has_a_keyed_cell_for_each_task_and_writes_nothing(write_suite, tmp_path):
+    made = plan(write_suite(SUITE), tmp_path)
+    assert not made.faults
+    assert [c.label for c in made.cells][:2] == ["bf16/accuracy/demo_vl_digits", "bf16/accuracy/demo_vl_text"]
+    assert len({c.id.key for c in made.cells}) == 5
+    assert not (tmp_path / "checkpoints").exists()
+
+
+def test_two_models_never_share_a_key(write_suite, tmp_path, checkpoint):
+    other = tmp_path / "other"
+    shutil.copytree(checkpoint, other)
+    (other / "config.json").write_text((other / "config.json").read_text().replace("{", "{ ", 1))
+    suite = SUITE.replace("bf16: {}", "bf16: {}\n  other: {checkpoint: " + str(other) + "}")
+    made = plan(write_suite(suite), tmp_path)
+    assert len({c.id.key for c in made.cells}) == 10
+
+
+@pytest.mark.parametrize("override", [
+    "engine.max_num_seqs=8", "engine.enforce_eager=true", "workloads.accuracy.limit=7", "workloads.accuracy.concurrency=1",
+    "engine.extra_args=[--x]", "engine.env={A: b}"])
+def test_whatever_can_change_the_outcome_changes_the_key(write_suite, tmp_path, override):
+    path = write_suite(SUITE)
+    assert plan(path, tmp_path).cells[0].id.key != plan(path, tmp_path, override).cells[0].id.key
+
+
+@pytest.mark.parametrize("override", ["engine.start_timeout_s=5", "name=other"])
+def test_what_cannot_change_it_does_not(write_suite, tmp_path, override):
+    path = write_suite(SUITE)
+    assert plan(path, tmp_path).cells[0].id.key == plan(path, tmp_path, override).cells[0].id.key
+
+
+def test_a_variant_that_is_to_be_built_has_no_key_yet(write_suite, tmp_path, fake_quantize):
+    made = plan(write_suite(INT4), tmp_path)
+    assert not made.faults
+    assert [v.name for v in made.to_build()] == ["int4"]
+    assert made.variants[1].fit.packed == 14
+    assert all(c.identity is None for c in made.of("int4"))
+
+
+def test_group_sizes_patterns_and_settings_are_refused_together(write_suite, tmp_path, fake_quantize):
+    text = INT4.replace("group_size: 128", "group_size: 96, ignore: ['re:visual.*', lm_head]").replace(
+        "tasks: [demo_vl]", "tasks: [demo_vl_text]\n    apply_chat_template: false\n    num_fewshot: 5")
+    found = told(write_suite(text), tmp_path)
+    assert "96" in found and "32, 64, 128" in found and "language_model.layers.0" in found
+    assert "re:visual.*" in found and "model.visual" in found and "re:.*visual.*" in found
+    assert "apply_chat_template: is false" in found
+    assert "num_fewshot: is 5" in found
+
+
+def test_a_quantize_interpreter_that_is_missing_says_how_to_make_it(write_suite, tmp_path, monkeypatch):
+    monkeypatch.setenv("HARNESS_QUANTIZE_PYTHON", str(tmp_path / "none"))
+    environments.quantize.cache_clear()
+    found = told(write_suite(INT4), tmp_path)
+    environments.quantize.cache_clear()
+    assert "no interpreter of the quantize environment" in found and "make .venv-quantize" in found
+    monkeypatch.setenv("HARNESS_QUANTIZE_PYTHON", "/bin/true")
+    assert "has no llmcompressor" in told(write_suite(INT4), tmp_path)
+    environments.quantize.cache_clear()
+
+
+@pytest.mark.parametrize(("model", "right"), [
+    ("nowhere", "name a checkpoint folder, `demo`"),
+    ("Qwen/Qwen3-VL-8B-Instruct", "modelscope download --model Qwen/Qwen3-VL-8B-Instruct"),
+])
+def test_a_model_that_is_not_there_says_how_to_get_it(write_suite, tmp_path, model, right):
+    with pytest.raises(Refused, match="there is no such folder") as caught:
+        plan(write_suite(SUITE.replace("{model}", model)), tmp_path)
+    assert right in str(caught.value)
+
+
+def test_a_folder_that_is_no_checkpoint(write_suite, tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(Refused) as caught:
+        plan(write_suite(SUITE.replace("{model}", str(tmp_path / "empty"))), tmp_path)
+    assert [f.what for f in caught.value.faults] == [
+        "is no checkpoint: it has no config.json", "is no checkpoint: it has no .safetensors file"]
+
+
+def test_a_field_that_the_servers_compressed_tensors_does_not_know(write_suite, tmp_path, checkpoint):
+    packed = shapes.write_quantized(tmp_path / "packed", checkpoint)
+    config = json.loads((packed / "config.json").read_text())
+    config["quantization_config"]["config_groups"]["group_0"]["weights"]["invented"] = 1
+    (packed / "config.json").write_text(json.dumps(config))
+    found = told(write_suite(SUITE.replace("bf16: {}", "bf16: {}\n  mine: {checkpoint: " + str(packed) + "}")), tmp_path)
+    assert "invented" in found and "compressed-tensors 0.17" in found
+
+
+def test_one_checkpoint_under_two_names_needs_repeat(write_suite, tmp_path):
+    twins = SUITE.replace("bf16: {}", "bf16: {}\n  again: {}")
+    assert "is the same checkpoint as bf16" in told(write_suite(twins), tmp_path)
+    made = plan(write_suite(twins.replace("again: {}", "again: {repeat: 1}")), tmp_path)
+    assert not made.faults and len({c.id.key for c in made.cells}) == 10
+
+
+def test_only_keeps_the_cells_that_match(write_suite, tmp_path):
+    path = write_suite(SUITE)
+    assert [c.point["task"] for c in plan(path, tmp_path, only="*chart").cells] == ["demo_vl_chart"]
+    assert "matches no Cell" in told(path, tmp_path, only="nothing")
+
+
+def test_a_port_that_is_taken(write_suite, tmp_path):
+    import socket
+
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        assert f"port {port} is in use" in told(write_suite(SUITE), tmp_path, f"engine.port={port}")
+
+
+def test_an_unknown_task_is_refused_once(write_suite, tmp_path):
+    found = plan(write_suite(SUITE.replace("demo_vl", "demo_v")), tmp_path).faults
+    assert len(found) == 1 and "unknown task 'demo_v'; did you mean 'demo_vl'?" in str(found[0])
+
+
+def test_the_cache_of_content_hashes_sees_a_change(write_suite, tmp_path, checkpoint):
+    from harness.plan import content_hash
+
+    copy = Path(shutil.copytree(checkpoint, tmp_path / "copy"))
+    content_hash.cache_clear()
+    before = content_hash(copy)
+    (copy / "generation_config.json").write_text('{"temperature": 0.1}')
+    content_hash.cache_clear()
+    assert content_hash(copy) != before

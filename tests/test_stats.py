@@ -1,0 +1,86 @@
+"""The statistics against scipy, statsmodels and plain resampling on random tables."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from scipy import stats as scipy_stats
+from statsmodels.stats.contingency_tables import mcnemar
+
+from harness import stats
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_mcnemar_equals_scipy_and_statsmodels(seed):
+    lost, gained = (int(x) for x in np.random.default_rng(seed).integers(0, 60, 2))
+    p = stats.mcnemar_exact(lost, gained)
+    if lost + gained:
+        assert p == pytest.approx(scipy_stats.binomtest(lost, lost + gained, 0.5).pvalue, abs=1e-12)
+    assert p == pytest.approx(mcnemar([[100, lost], [gained, 100]], exact=True).pvalue, abs=1e-9)
+
+
+def test_mcnemar_without_discordant_pairs():
+    assert stats.mcnemar_exact(0, 0) == 1.0
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_bootstrap_equals_resampling_of_indices(seed):
+    rng = np.random.default_rng(seed)
+    before = (rng.random(800) < 0.9).astype(float)
+    after = np.where(rng.random(800) < 0.03, 1 - before, before)
+    difference, recovery = stats.paired_bootstrap(before, after, resamples=20_000)
+    index = rng.integers(0, 800, (20_000, 800))
+    plain = after[index].mean(1) - before[index].mean(1)
+    assert difference.value == pytest.approx(after.mean() - before.mean())
+    assert difference.low == pytest.approx(np.quantile(plain, 0.025), abs=0.0015)
+    assert difference.high == pytest.approx(np.quantile(plain, 0.975), abs=0.0015)
+    ratio = after[index].sum(1) / before[index].sum(1)
+    assert recovery.low == pytest.approx(np.quantile(ratio, 0.025), abs=0.002)
+
+
+def test_questions_on_one_image_widen_the_interval():
+    rng = np.random.default_rng(0)
+    flips = np.repeat(rng.random(100) < 0.1, 8)
+    before, after = np.ones(800), np.where(flips, 0.0, 1.0)
+    alone, _ = stats.paired_bootstrap(before, after)
+    clustered, _ = stats.paired_bootstrap(before, after, clusters=np.repeat(np.arange(100), 8).tolist())
+    assert clustered.high - clustered.low > 2 * (alone.high - alone.low)
+
+
+def test_scores_between_0_and_1_and_a_baseline_of_0():
+    difference, recovery = stats.paired_bootstrap([0.2, 0.8, 0.5], [0.3, 0.8, 0.1])
+    assert difference.value == pytest.approx(-0.1)
+    assert difference.low <= difference.value <= difference.high
+    _, none = stats.paired_bootstrap([0, 0], [0, 1])
+    assert math.isnan(none.value) and math.isnan(none.low)
+
+
+@pytest.mark.parametrize(("before", "after"), [([], []), ([1, 0], [1]), ([[1]], [[1]])])
+def test_unpaired_scores_are_refused(before, after):
+    with pytest.raises(ValueError, match="paired scores"):
+        stats.paired_bootstrap(before, after)
+
+
+def test_the_interval_covers_what_it_says():
+    rng = np.random.default_rng(1)
+    hits = 0
+    for trial in range(200):
+        before = (rng.random(400) < 0.9).astype(float)
+        after = np.where(rng.random(400) < 0.05, 1 - before, before)
+        true = 0.05 * (0.1 - 0.9)
+        interval, _ = stats.paired_bootstrap(before, after, resamples=1000, seed=trial)
+        hits += interval.low <= true <= interval.high
+    assert 0.89 <= hits / 200 <= 0.99
+
+
+def test_power_and_its_inverse_agree():
+    for discordant in (0.015, 0.05, 0.2):
+        for difference in (0.005, 0.01):
+            n = stats.questions_needed(difference, discordant)
+            assert stats.detectable_difference(n, discordant) == pytest.approx(difference, rel=0.01)
+    assert 1200 <= stats.questions_needed(0.01, 0.0175) <= 1600  # Connor's formula, as tabulated for 1 point
+    assert math.isnan(stats.detectable_difference(100, 0.0))
+    with pytest.raises(ValueError):
+        stats.questions_needed(0.1, 0.05)

@@ -1,0 +1,52 @@
+"""The folder of a Run."""
+
+from __future__ import annotations
+
+import pytest
+
+from harness.errors import Refused
+from harness.store import RunFolder
+from tests.conftest import record, sample
+
+
+def test_a_record_and_its_samples_come_back_as_they_were(tmp_path):
+    run = RunFolder(tmp_path / "r")
+    kept = run.add(record("a", "k"), [sample("1", 1.0, "红色"), sample("2", 0.0)])
+    assert kept.samples == 2
+    assert run.record("k") == kept
+    assert [s.answer for s in run.samples("k")] == ["红色", "0.0"]
+
+
+def test_a_torn_record_is_no_record(tmp_path):
+    run = RunFolder(tmp_path / "r")
+    run.add(record("a", "k"))
+    path = tmp_path / "r" / "records" / "k.json"
+    path.write_text(path.read_text()[:50])
+    assert run.record("k") is None
+    assert run.record("absent") is None
+
+
+def test_records_come_in_the_plans_order(tmp_path):
+    run = RunFolder(tmp_path / "r")
+    for key in "abc":
+        run.add(record(key, key))
+    run.write({"cells": ["c", "a", "missing"]})
+    assert [r.cell.key for r in run.records()] == ["c", "a"]
+
+
+def test_a_fresh_run_keeps_the_earlier_one(tmp_path):
+    run = RunFolder(tmp_path / "r")
+    assert run.set_aside() is None
+    for number in (1, 2):
+        run.write({"n": number})
+        assert run.set_aside() == tmp_path / f"r.{number}"
+    assert RunFolder(tmp_path / "r.1").read() == {"n": 1}
+
+
+def test_a_folder_that_is_no_run_is_refused(tmp_path):
+    RunFolder(tmp_path / "known").write({})
+    with pytest.raises(Refused, match="there are: known"):
+        RunFolder.existing(tmp_path / "other")
+    (tmp_path / "known" / "run.json").write_text("{")
+    with pytest.raises(Refused, match="cannot be read"):
+        RunFolder(tmp_path / "known").read()

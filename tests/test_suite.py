@@ -1,0 +1,99 @@
+"""The suite file: what it says wrong is told with file, line and the nearest right name."""
+
+from __future__ import annotations
+
+import pytest
+
+from harness.errors import Refused
+from harness.suite import Suite, load_suite
+from tests.conftest import ROOT
+
+GOOD = """\
+name: s
+model: demo
+variants:
+  bf16: {}
+  int4:
+    recipe:
+      group_size: 128
+workloads:
+  accuracy:
+    tasks: [demo_vl]
+"""
+
+
+def faults(path, *overrides: str) -> list[str]:
+    with pytest.raises(Refused) as caught:
+        load_suite(path, overrides)
+    return [str(fault) for fault in caught.value.faults]
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "suites").rglob("*.yaml")), ids=lambda p: p.name)
+def test_every_suite_that_ships_is_right(path):
+    assert load_suite(path).name
+
+
+def test_a_misspelt_key_names_file_line_and_the_nearest_key(write_suite):
+    path = write_suite(GOOD.replace("group_size", "gruop_size"))
+    assert faults(path) == [f"{path}:7: unknown key 'variants.int4.recipe.gruop_size'; did you mean 'group_size'?"]
+
+
+def test_several_faults_are_told_together(write_suite):
+    path = write_suite(GOOD.replace("tasks: [demo_vl]", "tasks: demo_vl\n    concurency: 4") + "engin: {}\n")
+    told = "\n".join(faults(path))
+    assert "did you mean 'concurrency'?" in told
+    assert "did you mean 'engine'?" in told
+    assert ":10: workloads.accuracy.tasks is 'demo_vl'" in told
+
+
+def test_an_unknown_workload_is_named(write_suite):
+    assert "unknown key 'workloads.acuracy'; did you mean 'accuracy'?" in faults(
+        write_suite(GOOD.replace("  accuracy:", "  acuracy:")))[0]
+
+
+@pytest.mark.parametrize(("before", "after", "told"), [
+    ("group_size: 128", "group_size: many", "group_size is 'many'"),
+    ("group_size: 128", "method: noise", "method noise needs noise_std"),
+    ("bf16: {}", "b16: {}", "baseline 'bf16' is not among the variants; did you mean 'b16'?"),
+    ("name: s", "name: a/b", "a name is used for files"),
+    ("tasks: [demo_vl]", "tasks: []", "tasks"),
+    ("bf16: {}", "bf16: {checkpoint: /x, recipe: {}}", "a recipe or a checkpoint, not both"),
+    ("model: demo", "model: demo\nmodel: demo", "the key 'model' stands twice"),
+    ("name: s", "name: [", "is not YAML"),
+])
+def test_wrong_values(write_suite, before, after, told):
+    found = faults(write_suite(GOOD.replace(before, after)))
+    assert told in "\n".join(found)
+    assert all(":" in line for line in found)
+
+
+@pytest.mark.parametrize("text", ["", "- a\n- b\n", "just words"])
+def test_a_file_that_holds_no_mapping(write_suite, text):
+    assert "holds no mapping" in faults(write_suite(text))[0]
+
+
+def test_files_that_cannot_be_read(tmp_path):
+    assert "No such file" in faults(tmp_path / "none.yaml")[0]
+    assert "is a folder" in faults(tmp_path)[0]
+    (tmp_path / "bytes.yaml").write_bytes(b"\xff\xfe\x00")
+    assert "UTF-8" in faults(tmp_path / "bytes.yaml")[0]
+
+
+def test_a_grid_is_every_combination_beside_the_named_variants(write_suite):
+    path = write_suite(GOOD + "grid:\n  group_size: [32, -1]\n  observer: [minmax, mse]\n  symmetric: false\n")
+    assert list(load_suite(path).variants) == [
+        "bf16", "int4", "awq-w4-g32-minmax-asym", "awq-w4-g32-mse-asym", "awq-w4-channel-minmax-asym",
+        "awq-w4-channel-mse-asym"]
+
+
+def test_set_changes_one_key(write_suite):
+    suite = load_suite(write_suite(GOOD), ["engine.max_num_seqs=8", "workloads.accuracy.limit=5"])
+    assert (suite.engine.max_num_seqs, suite.workloads.accuracy.limit) == (8, 5)
+    assert "unknown key 'engine.max_num_seq'" in faults(write_suite(GOOD), "engine.max_num_seq=8")[0]
+    assert "is not key=value" in faults(write_suite(GOOD), "engine")[0]
+    assert "is not a section" in faults(write_suite(GOOD), "name.x=1")[0]
+
+
+def test_the_json_schema_describes_every_field():
+    schema = Suite.model_json_schema()
+    assert all("description" in field for field in schema["properties"].values())

@@ -1,0 +1,51 @@
+"""Task names resolved from files alone."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from harness import tasks
+from harness.errors import Refused
+
+DEMO = [f"demo_vl_{skill}" for skill in ("digits", "text", "objects", "count", "chart")]
+
+
+def test_a_group_is_its_tasks_each_once():
+    found = tasks.find(["demo_vl", "demo_vl_text"])
+    assert [t.name for t in found] == DEMO
+    assert all(t.images for t in found)
+
+
+def test_nothing_heavy_is_imported_for_it():
+    assert "lm_eval" not in sys.modules or "lm_eval.tasks" in sys.modules  # another test may have; the names need none
+    source = Path(tasks.__file__).read_text()
+    assert "import lm_eval" not in source and "from lm_eval" not in source
+
+
+def test_lm_evals_own_tasks_are_found_with_their_groups():
+    names = [t.name for t in tasks.find(["mmmu_val_art_and_design"])]
+    assert {"mmmu_val_art", "mmmu_val_music"} <= set(names)
+    assert tasks.find(["mmmu_val_art"])[0].images
+    assert not tasks.find(["gsm8k"])[0].images
+
+
+def test_unknown_tasks_are_all_named_with_the_nearest_name():
+    with pytest.raises(Refused) as caught:
+        tasks.find(["demo_vl_txt", "mmmu_vall"])
+    told = [str(f) for f in caught.value.faults]
+    assert "unknown task 'demo_vl_txt'; did you mean 'demo_vl_text'?" in told[0]
+    assert "did you mean 'mmmu_val" in told[1]
+
+
+def test_a_folder_of_ones_own_and_its_fingerprint(tmp_path):
+    (tmp_path / "mine.yaml").write_text("task: mine\ndoc_to_image: [image]\nmetadata: {chance: 0.25}\n")
+    (mine,) = tasks.find(["mine"], tmp_path)
+    assert (mine.images, mine.chance) == (True, 0.25)
+    before = mine.fingerprint()
+    (tmp_path / "mine.yaml").write_text("task: mine\ndoc_to_image: [image]\ndoc_to_text: other\n")
+    assert mine.fingerprint() != before
+    with pytest.raises(Refused, match="is no folder"):
+        tasks.find(["mine"], tmp_path / "none")
