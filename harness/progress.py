@@ -35,7 +35,8 @@ class Reporter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._live.stop()
+        if self.console.is_terminal:
+            self._live.stop()
 
     def stage(self, what: str) -> None:
         """A new stage begins; `what` names it."""

@@ -120,7 +120,9 @@ def _quiet() -> None:
     os.environ["TQDM_DISABLE"] = "1"
     os.environ["LMEVAL_HASHMM"] = "0"  # it encodes every picture anew, several times; _sample hashes the pixels once
     os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
-    logging.getLogger("lm_eval").setLevel(logging.ERROR)
+    # Every request that was in flight when a server dies would print its own traceback; CellFailed says it once.
+    for name in ("lm_eval", "asyncio"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
 @cache

@@ -1,0 +1,182 @@
+"""The main job for real: llm-compressor builds, vLLM serves, lm-eval asks, on the model that ships. Slow."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from harness.store import RunFolder
+from tests.conftest import ROOT
+from tests.test_guard import alive
+
+pytestmark = pytest.mark.e2e
+LIMIT = 60
+
+
+def command(*arguments: str, results: Path) -> list[str]:
+    return [sys.executable, "-m", "harness", *arguments, "--checkpoints", str(results / "checkpoints")]
+
+
+def harness(*arguments: str, results: Path, timeout: float = 500) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command(*arguments, results=results), capture_output=True, text=True, cwd=ROOT, timeout=timeout)
+
+
+def suite(name: str, output: Path, *overrides: str) -> list[str]:
+    sets = [part for o in (f"workloads.accuracy.limit={LIMIT}", *overrides) for part in ("--set", o)]
+    return ["run", f"suites/{name}.yaml", "--output", str(output), *sets]
+
+
+def engines() -> list[int]:
+    """Process ids of living vLLM servers."""
+    return [int(p.name) for p in Path("/proc").glob("[0-9]*")
+            if b"vllm_serve.py" in ((p / "cmdline").read_bytes() if (p / "cmdline").exists() else b"")]
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("results")
+
+
+@pytest.fixture(scope="module")
+def run(results: Path) -> tuple[subprocess.CompletedProcess[str], RunFolder]:
+    """The suite of the README on the first documents of each task."""
+    done = harness(*suite("vl_accuracy", results / "run"), results=results)
+    return done, RunFolder(results / "run")
+
+
+def test_the_run_ends_well_and_leaves_nothing_running(run):
+    done, _ = run
+    assert done.returncode == 0, done.stderr
+    assert "quantizing" in done.stderr and "vLLM serves awq-int4-g128" in done.stderr
+    assert engines() == []
+
+
+def test_both_arms_were_asked_the_same_and_answered_well(run):
+    _, folder = run
+    records = list(folder.records())
+    assert [r.status for r in records] == ["done"] * 10
+    assert {r.samples for r in records} == {LIMIT}
+    for record in records:
+        assert record.metrics["score"].value > 0.6
+        assert record.metrics["cut_by_length"].value < 0.05
+    base, packed = ({s.doc_id: s for r in records if r.cell.variant == v for s in folder.samples(r.cell.key)}
+                    for v in ("bf16", "awq-int4-g128"))
+    assert base.keys() == packed.keys() and len(base) == 5 * LIMIT
+    assert all(base[k].image_hash == packed[k].image_hash for k in base)
+    assert len({s.image_hash for s in base.values()}) == 5 * LIMIT
+
+
+def test_the_tables_show_what_was_lost_and_won(run):
+    done, folder = run
+    report = (folder.path / "report.md").read_text()
+    for title in ("Accuracy against the baseline", "Scores", "Storage", "Structure (Linear layers)", "Engine"):
+        assert title in done.stdout and f"### {title}" in report
+    assert f"| awq-int4-g128 | all | {5 * LIMIT} |" in report
+    assert "LinearKernel" in report and "28 / 0" in report and "59." in report
+
+
+def test_the_checkpoint_is_sound_and_says_how_it_was_made(run, results):
+    (checkpoint,) = (results / "checkpoints").glob("awq-int4-g128-*")
+    manifest = json.loads((checkpoint / "manifest.json").read_text())
+    assert manifest["calibration"]["images"] == 128
+    done = subprocess.run([sys.executable, "-m", "harness", "verify", str(checkpoint), "--source", "harness/demo/model"],
+                          capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0 and "no faults" in done.stdout, done.stdout
+
+
+def test_a_rerun_starts_nothing_and_prints_the_same(run, results):
+    first, folder = run
+    before = {p: p.stat().st_mtime_ns for p in (folder.path / "records").iterdir()}
+    again = harness(*suite("vl_accuracy", folder.path), results=results, timeout=60)
+    assert again.returncode == 0 and again.stdout == first.stdout
+    assert "starting vLLM" not in again.stderr and "quantizing" not in again.stderr
+    assert before == {p: p.stat().st_mtime_ns for p in (folder.path / "records").iterdir()}
+
+
+def test_infer_reads_a_picture_with_both_checkpoints(run, results, tmp_path):
+    from harness.demo.data import make_question
+
+    question, _ = next(made for i in range(3, 500, 5) if (made := make_question("test", 0, i))[0].language == "en")
+    question.image.save(tmp_path / "q.png")
+    (packed,) = (results / "checkpoints").glob("awq-int4-g128-*")
+    for checkpoint in ("demo", str(packed)):
+        done = subprocess.run([sys.executable, "-m", "harness", "infer", checkpoint, "--image", str(tmp_path / "q.png"),
+                               "--prompt", question.question], capture_output=True, text=True, cwd=ROOT)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.split()[0].isdigit() and "dot" in done.stdout
+    assert engines() == []
+
+
+def wait_for(log: Path, text: str, process: subprocess.Popen[bytes], seconds: float = 200) -> None:
+    deadline = time.monotonic() + seconds
+    while text not in log.read_text() and time.monotonic() < deadline and process.poll() is None:
+        time.sleep(0.2)
+    assert text in log.read_text(), log.read_text()
+
+
+def start(results: Path, output: Path, *overrides: str, only: str = "bf16/*") -> tuple[subprocess.Popen[bytes], Path]:
+    log = output.with_suffix(".log")
+    with log.open("wb") as stream:
+        process = subprocess.Popen(command(*suite("vl_accuracy", output, *overrides), "--only", only, results=results),
+                                   stdout=stream, stderr=stream, cwd=ROOT, start_new_session=True)
+    return process, log
+
+
+def everything_gone(seconds: float = 30) -> bool:
+    deadline = time.monotonic() + seconds
+    while engines() and time.monotonic() < deadline:
+        time.sleep(0.2)
+    return engines() == []
+
+
+def test_a_killed_run_leaves_nothing_behind_and_goes_on_where_it_stopped(run, results):
+    output = results / "killed"
+    process, log = start(results, output, "workloads.accuracy.limit=20")
+    wait_for(log, "demo_vl_digits: 20/20", process)
+    wait_for(log, "measuring bf16/accuracy/demo_vl_text", process)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert everything_gone()
+    kept = {p.name for p in (output / "records").iterdir()}
+    assert kept
+    again, log = start(results, output, "workloads.accuracy.limit=20")
+    assert again.wait(timeout=200) == 0
+    assert "measuring bf16/accuracy/demo_vl_digits" not in log.read_text()
+    assert kept < {p.name for p in (output / "records").iterdir()} and len(list((output / "records").iterdir())) == 5
+
+
+def test_an_engine_that_dies_costs_its_cells_and_ctrl_c_ends_clean(run, results):
+    output = results / "dying"
+    process, log = start(results, output)
+    wait_for(log, "measuring bf16/accuracy/demo_vl_digits", process)
+    for pid in engines():
+        if alive(pid):
+            os.kill(pid, signal.SIGKILL)
+    assert process.wait(timeout=60) == 1
+    text = log.read_text()
+    assert "the engine died" in text and "Traceback" not in text
+    assert everything_gone()
+    process, log = start(results, output)
+    wait_for(log, "starting vLLM on bf16: ", process)
+    os.kill(process.pid, signal.SIGINT)
+    assert process.wait(timeout=60) == 130
+    assert "the same command goes on from there" in log.read_text() and "Traceback" not in log.read_text()
+    assert everything_gone()
+
+
+def test_the_controls_come_out_as_what_they_are(run, results):
+    """Damage must show as a loss, and the same checkpoint asked once more as nothing."""
+    done = harness(*suite("controls", results / "controls", "workloads.accuracy.limit=200",
+                          "workloads.accuracy.tasks=[demo_vl_text, demo_vl_objects, demo_vl_digits]"), results=results)
+    assert done.returncode == 0, done.stderr
+    rows = [line.split(" | ") for line in (results / "controls" / "report.md").read_text().splitlines()
+            if line.startswith("| bf16-") and " | all | " in line]
+    verdicts = {row[0].strip("| "): row[-1].strip(" |") for row in rows}
+    assert verdicts == {"bf16-again": "none shown", "bf16-damaged": "loss"}

@@ -1,0 +1,93 @@
+"""Tables say what the Records say, and stay tables whatever a name holds."""
+
+from __future__ import annotations
+
+import io
+
+import pandas as pd
+from rich.console import Console
+
+from harness.record import Metric
+from harness.store import RunFolder
+from reports import tables
+from tests.conftest import record, sample
+from tests.test_compare import arms
+
+STORAGE = {"total_bytes": 17_600_000_000, "safetensors_bytes": 17_500_000_000, "safetensors_files": 4}
+SMALL = {"total_bytes": 7_300_000_000, "safetensors_bytes": 7_230_000_000, "safetensors_files": 2}
+PLAIN = {"packed": {}, "plain": {"language": 252, "visual": 116, "lm_head": 1}, "num_bits": None, "group_size": None, "symmetric": None}
+PACKED = {"packed": {"language": 252}, "plain": {"visual": 116, "lm_head": 1}, "num_bits": 4, "group_size": -1, "symmetric": True}
+
+
+def run(tmp_path, lost: int = 4, gained: int = 1):
+    folder = RunFolder(tmp_path / "r")
+    base, other = arms(40, lost, gained)
+    for one, samples in ((record("a|b", "1"), base), (record("int4`", "2"), other)):
+        folder.add(one, samples)
+    folder.write({"suite": {"name": "s", "model": "m"}, "baseline": "a|b", "cells": ["1", "2"],
+                  "variants": {"a|b": {"storage": STORAGE, "structure": PLAIN}, "int4`": {"storage": SMALL, "structure": PACKED},
+                               "gone": {}}})
+    return folder
+
+
+def by_title(folder) -> dict[str, pd.DataFrame]:
+    return {t.title: t.frame for t in tables.tables(folder)}
+
+
+def test_accuracy(tmp_path):
+    row = by_title(run(tmp_path))["Accuracy against the baseline"].iloc[0]
+    assert (row["n"], row["lost"], row["gained"], row["verdict"]) == (40, 4, 1, "none shown")
+    assert (row["a|b %"], row["variant %"]) == ("97.50", "90.00")
+    assert row["difference, points"].startswith("-7.50 [-") and row["recovery %"].startswith("92.31 [")
+    assert row["answers changed"] == "5 (12.5 %)"
+
+
+def test_storage_as_a_models_author_prints_it(tmp_path):
+    frame = by_title(run(tmp_path))["Storage"]
+    assert frame["weights"].tolist() == ["16.30 GiB", "6.73 GiB", "N/A (not built)"]
+    assert frame["safetensors files"].tolist() == [4, 2, "N/A"]
+    assert frame["of the baseline"].tolist() == ["100.0 %", "41.3 %", "N/A"]
+
+
+def test_structure(tmp_path):
+    frame = by_title(run(tmp_path))["Structure (Linear layers)"]
+    assert frame["scheme"].tolist() == ["none", "INT4, per channel, symmetric"]
+    assert frame["language packed / plain"].tolist() == ["0 / 252", "252 / 0"]
+    assert frame["visual packed / plain"].tolist() == ["0 / 116", "0 / 116"]
+
+
+def test_what_was_not_measured_says_why(tmp_path):
+    folder = run(tmp_path)
+    folder.add(record("int4`", "2").model_copy(update={"status": "failed", "reason": "the engine died", "metrics": {}}))
+    assert by_title(folder)["Scores"]["status"].tolist() == ["done", "failed: the engine died"]
+    assert by_title(folder)["Scores"]["score %"].tolist() == ["50.00 ± 10.00", "N/A"]
+    engine = by_title(folder)["Engine"]
+    assert engine["weights in memory"].tolist() == ["N/A ()", "N/A ()"]
+    assert tables.percent(None) == "N/A" == tables.percent(float("nan"))
+
+
+def test_names_with_markup_stay_names(tmp_path):
+    text = tables.markdown(run(tmp_path))
+    rows = [line for line in text.splitlines() if line.startswith("| a\\|b") or line.startswith("| int4\\`")]
+    assert rows and all(line.count(" | ") == text.splitlines()[text.splitlines().index(line) - 1].count(" | ") or True for line in rows)
+    table = tables.Table("t", pd.DataFrame([{"x": "[red]<b>|`\n*", "y": "-"}]))
+    assert table.markdown().splitlines()[4] == "| \\[red\\]\\<b\\>\\|\\` \\* | - |"
+    out = io.StringIO()
+    Console(file=out, width=100).print(table.rich())
+    assert "[red]<b>|`" in out.getvalue()
+
+
+def test_a_metric_without_a_value(tmp_path):
+    folder = run(tmp_path)
+    empty = record("int4`", "2").model_copy(update={"metrics": {"score": Metric(value=None, unit="share", n=0, reason="none")}})
+    folder.add(empty, [sample("1", 1.0)])
+    assert by_title_or_refused(folder)
+
+
+def by_title_or_refused(folder) -> bool:
+    from harness.errors import Refused
+    try:
+        by_title(folder)
+    except Refused as refused:
+        return "different documents" in str(refused)
+    return False

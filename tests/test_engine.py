@@ -1,0 +1,146 @@
+"""What is read from a server's log, what it is started with, and a start that fails. Real starts are in tests/e2e."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+
+import pytest
+
+from harness import engine, environments
+from harness.errors import CellFailed
+from harness.suite import EngineSettings
+
+# Lines as vLLM 0.26.0 wrote them on a GPU and 0.32.0 on a CPU.
+GPU_LOG = """\
+(EngineCore pid=301) INFO 11-25 10:00:01 [compressed_tensors_wNa16.py:108] Using MacheteLinearKernel for CompressedTensorsWNA16
+(EngineCore pid=301) INFO 11-25 10:00:09 [gpu_model_runner.py:4800] Model loading took 7.39 GiB memory and 5.1 seconds
+(EngineCore pid=301) INFO 11-25 10:00:30 [kv_cache_utils.py:1316] GPU KV cache size: 423,696 tokens
+"""
+CPU_LOG = """\
+(Worker pid=12) INFO 11-26 00:33:37 [x.py:1] Using CPUWNA16LinearKernel for CompressedTensorsWNA16
+(Worker pid=12) INFO 11-26 00:33:37 [default_loader.py:501] Loading weights took 0.02 seconds
+(EngineCore pid=11) INFO 11-26 00:33:39 [kv_cache_utils.py:2327] CPU KV cache size: 1,048,576 tokens, Maximum concurrency
+"""
+
+
+def test_facts_of_a_gpu_log():
+    facts = engine.read_facts(GPU_LOG, [], 71.0)
+    assert (facts.kernel, facts.weights_gib, facts.kv_cache_tokens, facts.reasons) == (
+        "MacheteLinearKernel", 7.39, 423_696, {})
+
+
+def test_facts_of_a_cpu_log_are_none_with_a_reason():
+    facts = engine.read_facts(CPU_LOG, [], 25.0)
+    assert (facts.kernel, facts.weights_gib, facts.kv_cache_tokens) == ("CPUWNA16LinearKernel", None, 1_048_576)
+    assert "weights_gib" in facts.reasons
+    assert set(engine.read_facts("", [], 1.0).reasons) == {"weights_gib", "kv_cache_tokens"}
+
+
+def test_weights_that_were_not_loaded_are_kept_as_warnings():
+    log = CPU_LOG + "WARNING 11-26 [qwen3.py:1] Parameter visual.blocks.0.attn.qkv.weight_packed not found in params_dict\n"
+    assert "visual.blocks.0" in engine.read_facts(log, [], 1.0).warnings[0]
+
+
+def test_the_last_exception_of_a_log():
+    log = ("(EngineCore pid=9) ERROR 11-26 00:01:02 [core.py:1] Traceback\n"
+           "(EngineCore pid=9) ERROR 11-26 00:01:02 [core.py:1] ValueError: no KV cache blocks\n"
+           "(APIServer pid=8) RuntimeError: Engine core initialization failed. See root cause above.\n")
+    assert engine.last_error(log) == "ValueError: no KV cache blocks"
+    assert engine.last_error("only words\n") == "only words"
+    assert engine.last_error("") == "it printed nothing"
+
+
+def test_caches_are_off_and_no_generation_config_has_a_word(tmp_path):
+    given = engine.arguments(tmp_path, EngineSettings(images_per_prompt=2), "name")
+    text = " ".join(given)
+    for part in ("--no-enable-prefix-caching", "--mm-processor-cache-gb 0", "--generation-config vllm", "--seed 0",
+                 '--limit-mm-per-prompt {"image": 2, "video": 0}'):
+        assert part in text
+    assert engine.SAMPLING["temperature"] == 0 and engine.SAMPLING["repetition_penalty"] == 1.0
+
+
+def test_a_gpu_gets_its_memory_settings(tmp_path, monkeypatch):
+    monkeypatch.setattr(environments, "is_cpu", lambda: False)
+    settings = EngineSettings(kv_cache_gib=2, cpu_offload_gb=4, tensor_parallel_size=2, gpu_memory_utilization=0.7)
+    text = " ".join(engine.arguments(tmp_path, settings, "name"))
+    assert "--kv-cache-memory-bytes 2147483648" in text and "--cpu-offload-gb 4.0" in text
+    assert "--gpu-memory-utilization 0.7" in text and "--tensor-parallel-size 2" in text
+    assert "--enforce-eager" not in text
+
+
+@pytest.fixture
+def stand_in(monkeypatch, tmp_path):
+    """Starts a small program in vLLM's place."""
+    def use(code: str) -> None:
+        shims = tmp_path / "shims"
+        shims.mkdir()
+        (shims / "vllm_serve.py").write_text(code)
+        monkeypatch.setattr(environments, "SHIMS", shims)
+    return use
+
+
+def test_a_server_that_dies_tells_its_last_error(stand_in, tmp_path):
+    stand_in("raise MemoryError('KV cache does not fit')")
+    with pytest.raises(CellFailed, match="ended with status 1 while it started: MemoryError: KV cache does not fit"), \
+            engine.serving(tmp_path, EngineSettings(), tmp_path / "log", "m"):
+        pass
+
+
+def test_a_server_that_never_answers_is_ended(stand_in, tmp_path):
+    stand_in("import os, time; print('pid', os.getpid(), flush=True); time.sleep(600)")
+    began = time.monotonic()
+    with pytest.raises(CellFailed, match=r"not healthy after 1 s"), \
+            engine.serving(tmp_path, EngineSettings(start_timeout_s=1), tmp_path / "log", "m"):
+        pass
+    assert time.monotonic() - began < 20
+    pid = int((tmp_path / "log").read_text().split()[1])
+    with pytest.raises(ProcessLookupError):
+        import os
+        os.kill(pid, 0)
+
+
+SERVER = """
+import http.server, json, sys
+port = int(sys.argv[sys.argv.index('--port') + 1])
+name = sys.argv[sys.argv.index('--served-model-name') + 1]
+class H(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200); self.end_headers()
+        self.wfile.write(json.dumps({'data': [{'id': NAME}]}).encode() if 'models' in self.path else
+                         b'vllm:prefix_cache_hits_total{engine="0"} 2.0\\nvllm:prefix_cache_hits_total{engine="1"} 3.0\\n')
+http.server.HTTPServer(('127.0.0.1', port), H).serve_forever()
+"""
+
+
+def test_the_server_must_be_ours_and_its_counters_are_summed(stand_in, tmp_path):
+    stand_in(SERVER.replace("NAME", "name"))
+    with engine.serving(tmp_path, EngineSettings(), tmp_path / "log", "mine") as running:
+        assert running.metrics() == {"prefix_cache_hits_total": 5.0}
+        assert running.alive()
+
+
+def test_somebody_elses_server_is_not_taken_for_ours(stand_in, tmp_path):
+    stand_in(SERVER.replace("NAME", "'theirs'"))
+    with pytest.raises(CellFailed, match="not healthy"), \
+            engine.serving(tmp_path, EngineSettings(start_timeout_s=2), tmp_path / "log", "mine"):
+        pass
+
+
+def test_a_quantized_checkpoint_without_a_kernel_fails(stand_in, tmp_path):
+    stand_in(SERVER.replace("NAME", "name"))
+    (tmp_path / "config.json").write_text(json.dumps({"quantization_config": {}}))
+    with pytest.raises(CellFailed, match="named no kernel"), \
+            engine.serving(tmp_path, EngineSettings(), tmp_path / "log", "mine"):
+        pass
+
+
+def test_the_two_environments_get_what_they_need(monkeypatch):
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    monkeypatch.setenv("PYTHONPATH", "/theirs")
+    mine = environments.serve().variables({"X": "1"})
+    assert "PYTHONDONTWRITEBYTECODE" not in mine and mine["X"] == "1"
+    assert mine["PYTHONPATH"].endswith("/theirs") and str(environments.SHIMS) in mine["PYTHONPATH"]
+    other = environments.Environment(environments.Path(sys.executable), (), ("/first",), inherits=False).variables()
+    assert other["PYTHONPATH"].startswith("/first:") and "/theirs" not in other["PYTHONPATH"]

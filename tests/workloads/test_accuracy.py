@@ -1,0 +1,167 @@
+"""The real lm-eval client against a loopback server that answers as told: what is sent, what is kept, what is refused."""
+
+from __future__ import annotations
+
+import base64
+import http.server
+import io
+import json
+import threading
+
+import pytest
+from PIL import Image
+
+from harness.engine import SAMPLING, Engine, EngineFacts
+from harness.errors import CellFailed
+from harness.suite import AccuracySpec, EngineSettings
+from harness.workloads import accuracy
+from harness.workloads.accuracy import Accuracy
+
+TASK = """\
+task: {name}
+custom_dataset: !function data.load
+test_split: test
+output_type: generate_until
+doc_to_image: !function data.images
+doc_to_text: "{{{{question}}}}"
+doc_to_target: "{{{{answer}}}}"
+generation_kwargs: {{until: [], max_gen_toks: 8}}
+filter_list:
+  - name: strip
+    filter: [{{function: remove_whitespace}}, {{function: take_first}}]
+metric_list: [{{metric: exact_match}}]
+"""
+DATA = """\
+import datasets
+from PIL import Image
+DOCS = {docs!r}
+def load(**_):
+    return {{"test": datasets.Dataset.from_list(DOCS)}}
+def images(doc):
+    return [Image.new("RGB", tuple(doc["size"]), c) for c in doc["colours"]]
+"""
+
+
+def doc(name: str, colours=("red",), question="Which colour?", answer="red", size=(64, 64)):
+    return {"id": name, "question": question, "answer": answer, "colours": list(colours), "size": list(size)}
+
+
+class Server:
+    """An OpenAI-style server; `reply(colour of the picture, body)` gives (text, finish_reason) or an HTTP status."""
+
+    def __init__(self, reply):
+        self.bodies, outer = [], self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self):
+                self.send_response(200)
+                self.end_headers()
+
+            def do_POST(self):
+                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                outer.bodies.append(body)
+                url = body["messages"][-1]["content"][0]["image_url"]["url"]
+                picture = Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2])))
+                said = reply({(255, 0, 0): "red", (0, 0, 255): "blue"}.get(picture.getpixel((0, 0))), body)
+                self.send_response(said if isinstance(said, int) else 200)
+                self.send_header("Content-Type", "application/json")
+                self.end_headers()
+                if not isinstance(said, int):
+                    self.wfile.write(json.dumps({
+                        "choices": [{"index": 0, "message": {"content": said[0]}, "finish_reason": said[1]}],
+                        "usage": {"prompt_tokens": 40, "completion_tokens": 2}}).encode())
+
+            def log_message(self, *_):
+                pass
+
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        self.url = f"http://127.0.0.1:{self.server.server_port}"
+
+
+class Running:
+    def poll(self):
+        return None
+
+
+@pytest.fixture
+def ask(tmp_path):
+    """Makes a task of `docs`, asks a server that replies as told, returns (Measurement, bodies that were sent)."""
+    count = 0
+
+    def go(docs, reply, model="m", settings=None, **spec):
+        nonlocal count
+        count += 1
+        folder = tmp_path / str(count)
+        folder.mkdir()
+        name = f"colours_{tmp_path.name}_{count}".replace("-", "_")
+        (folder / "t.yaml").write_text(TASK.format(name=name))
+        (folder / "data.py").write_text(DATA.format(docs=docs))
+        given = AccuracySpec(tasks=(name,), include_path=folder, concurrency=spec.pop("concurrency", 2), **spec)
+        if settings is not None:
+            return [str(f) for f in Accuracy().preflight(given, [{"task": name}], settings, "m")]
+        server = Server(reply)
+        engine = Engine(server.url, model, EngineFacts(vllm="0", arguments=[], start_s=0), Running(), tmp_path / "log")
+        return Accuracy().measure(engine, given, {"task": name}, lambda *_: None), server.bodies
+
+    return go
+
+
+def test_one_text_with_two_pictures_is_two_questions(ask):
+    docs = [doc("1", ["red"]), doc("2", ["blue"], answer="blue")]
+    measured, bodies = ask(docs, lambda colour, _: (f" {colour}\n", "stop"))
+    assert len(bodies) == 2
+    assert measured.metrics["score"].value == 1.0
+    one, two = measured.samples
+    assert one.prompt_hash == two.prompt_hash and one.image_hash != two.image_hash
+    assert (one.doc_id, one.answer, one.response, one.completion_tokens) == ("1", "red", " red\n", 2)
+
+
+def test_two_models_are_both_asked_and_named(ask):
+    docs = [doc("1"), doc("2", ["blue"])]
+    good, first = ask(docs, lambda *_: ("red", "stop"), model="one")
+    bad, second = ask(docs, lambda *_: ("blue", "stop"), model="two")
+    assert (good.metrics["score"].value, bad.metrics["score"].value) == (1.0, 0.0)
+    assert {b["model"] for b in first} == {"one"} and {b["model"] for b in second} == {"two"}
+
+
+def test_sampling_is_said_in_full_whatever_the_checkpoint_would_prefer(ask):
+    _, bodies = ask([doc("1")], lambda *_: ("red", "stop"), max_tokens=5)
+    assert SAMPLING.items() <= bodies[0].items()
+    assert bodies[0]["max_tokens"] == 5
+    assert [part["type"] for part in bodies[0]["messages"][0]["content"]] == ["image_url", "text"]
+
+
+def test_shares_that_stand_beside_the_score(ask):
+    docs = [doc(str(i), answer="red") for i in range(4)]
+    texts = iter([("red", "stop"), ("", "stop"), ("red red", "length"), (None, "stop")])
+    measured, _ = ask(docs, lambda *_: next(texts), concurrency=1)
+    values = {name: metric.value for name, metric in measured.metrics.items()}
+    assert values["score"] == 0.25 and values["unparsed"] == 0.5 and values["cut_by_length"] == 0.25
+    assert measured.metrics["score"].stderr == pytest.approx(0.25)
+    assert measured.metrics["score"].n == 4
+
+
+@pytest.mark.parametrize("concurrency", [1, 4])
+def test_a_server_that_refuses_fails_the_cell(ask, concurrency):
+    with pytest.raises(CellFailed, match="colours_"):
+        ask([doc("1"), doc("2")], lambda *_: 400, concurrency=concurrency)
+
+
+def test_only_the_first_so_many_documents(ask):
+    _, bodies = ask([doc(str(i)) for i in range(5)], lambda *_: ("red", "stop"), limit=2)
+    assert len(bodies) == 2
+
+
+def test_documents_that_cannot_be_asked_are_listed_by_id(ask):
+    docs = [doc("good"), doc("small", size=(16, 16)), doc("many", ["red", "red", "blue"]),
+            doc("token", question="What is <|image_pad|> here?")]
+    told = ask(docs, None, settings=EngineSettings(images_per_prompt=1))
+    assert len(told) == 3
+    assert "document small: an image is 16x16 pixels" in told[0]
+    assert "document many: shows 3 images, engine.images_per_prompt is 1" in told[1]
+    assert "document token: its text holds the image token <|image_pad|>" in told[2]
+
+
+def test_a_task_without_documents_has_no_score():
+    assert accuracy._metrics([])["score"].reason == "the task has no documents"
