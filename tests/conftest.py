@@ -39,18 +39,38 @@ def write_suite(tmp_path: Path, checkpoint: Path) -> Callable[..., Path]:
 
 def sample(doc_id: str, score: float, answer: str = "", **fields: object) -> Sample:
     """A sample with what a comparison looks at."""
-    given = {"prompt_hash": f"p{doc_id}", "image_hash": f"i{doc_id}", "target": "right", "response": answer,
-             "parsed": True, "finish_reason": "stop", "prompt_tokens": 50, "completion_tokens": 3}
+    given = {
+        "prompt_hash": f"p{doc_id}",
+        "image_hash": f"i{doc_id}",
+        "target": "right",
+        "response": answer,
+        "parsed": True,
+        "finish_reason": "stop",
+        "prompt_tokens": 50,
+        "completion_tokens": 3,
+    }
     return Sample.model_validate(given | {"doc_id": doc_id, "score": score, "answer": answer or str(score)} | fields)
 
 
 def record(variant: str, key: str, task: str = "t", **identity: object) -> Record:
     """A finished accuracy Record."""
-    base = {"checkpoint": variant, "workload": "accuracy", "engine": {"max_num_seqs": 8, "enforce_eager": None},
-            "versions": {"vllm": "0.32.0", "torch": "2.13.0"}, "device": {"kind": "cpu", "name": "CPU"},
-            "measured": {"task": task, "sampling": {"temperature": 0.0}}}
+    base = {
+        "checkpoint": variant,
+        "workload": "accuracy",
+        "engine": {"max_num_seqs": 8, "enforce_eager": None},
+        "versions": {"vllm": "0.32.0", "torch": "2.13.0"},
+        "device": {"kind": "cpu", "name": "CPU"},
+        "measured": {"task": task, "sampling": {"temperature": 0.0}},
+    }
     return Record(
-        cell=CellId(variant=variant, workload="accuracy", point={"task": task}, key=key), status="done",
+        cell=CellId(variant=variant, workload="accuracy", point={"task": task}, key=key),
+        status="done",
         metrics={"score": Metric(value=0.5, unit="share", n=2, stderr=0.1)},
-        provenance=Provenance(identity=base | identity, checkpoint="/c", engine={"kernel": None, "kv_cache_tokens": 10},
-                              started="2026-01-01T00:00:00+00:00", seconds=1.0))
+        provenance=Provenance(
+            identity=base | identity,
+            checkpoint="/c",
+            engine={"kernel": None, "kv_cache_tokens": 10},
+            started="2026-01-01T00:00:00+00:00",
+            seconds=1.0,
+        ),
+    )

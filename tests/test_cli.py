@@ -12,12 +12,19 @@ from tests.conftest import ROOT, record, sample
 
 
 def harness(*arguments: str, cwd=ROOT) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "harness", *arguments], capture_output=True, text=True, timeout=60, cwd=cwd,
-                          env=environment())
+    return subprocess.run(
+        [sys.executable, "-m", "harness", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        cwd=cwd,
+        env=environment(),
+    )
 
 
 def environment() -> dict[str, str]:
     import os
+
     return dict(os.environ, PYTHONPATH=str(ROOT))
 
 
@@ -31,25 +38,33 @@ def test_every_verb_has_help(verb):
 
 
 def test_help_imports_nothing_heavy():
-    code = ("import sys\nfrom harness import cli\ntry: cli.main(['--help'])\nexcept SystemExit: pass\n"
-            "heavy = {'torch', 'transformers', 'pandas', 'numpy', 'pydantic', 'rich', 'lm_eval', 'scipy'} & set(sys.modules)\n"
-            "print('HEAVY', heavy)")
+    code = (
+        "import sys\nfrom harness import cli\ntry: cli.main(['--help'])\nexcept SystemExit: pass\n"
+        "heavy = {'torch', 'transformers', 'pandas', 'numpy', 'pydantic', 'rich', 'lm_eval', 'scipy'} & set(sys.modules)\n"
+        "print('HEAVY', heavy)"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=60)
     assert done.stdout.strip().endswith("HEAVY set()")
     assert all(verb in done.stdout for verb in VERBS)
 
 
-@pytest.mark.parametrize(("arguments", "told"), [
-    (("run", "nowhere.yaml"), "refused: nowhere.yaml: No such file or directory; name a suite file"),
-    (("plan", "suites/vl_accuracy.yaml", "--set", "model=nowhere"), "refused: model nowhere: there is no such folder"),
-    (("plan", "suites/vl_accuracy.yaml", "--set", "engine.max_num_sequs=1"), "did you mean 'max_num_seqs'?"),
-    (("report", "results/none"), "is no Run"),
-    (("verify", "/nowhere"), "there is no such folder"),
-    (("infer", "nowhere", "--prompt", "x"), "there is no such folder"),
-    (("infer", "demo", "--prompt", "x", "--image", "none.png"), "No such file or directory"),
-    (("infer", "demo", "--prompt", "x", "--image", "pyproject.toml"), "is no picture"),
-    (("infer", "demo", "--prompt", "x", "--max-tokens", "0"), "use 1 or more"),
-])
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("run", "nowhere.yaml"), "refused: nowhere.yaml: No such file or directory; name a suite file"),
+        (
+            ("plan", "suites/vl_accuracy.yaml", "--set", "model=nowhere"),
+            "refused: model nowhere: there is no such folder",
+        ),
+        (("plan", "suites/vl_accuracy.yaml", "--set", "engine.max_num_sequs=1"), "did you mean 'max_num_seqs'?"),
+        (("report", "results/none"), "is no Run"),
+        (("verify", "/nowhere"), "there is no such folder"),
+        (("infer", "nowhere", "--prompt", "x"), "there is no such folder"),
+        (("infer", "demo", "--prompt", "x", "--image", "none.png"), "No such file or directory"),
+        (("infer", "demo", "--prompt", "x", "--image", "pyproject.toml"), "is no picture"),
+        (("infer", "demo", "--prompt", "x", "--max-tokens", "0"), "use 1 or more"),
+    ],
+)
 def test_bad_input_is_one_line_and_status_2(arguments, told):
     done = harness(*arguments)
     assert done.returncode == 2
@@ -70,10 +85,13 @@ def test_the_schema_is_json():
 
 def test_report_prints_tables_and_markdown(tmp_path):
     from harness.store import RunFolder
+
     run = RunFolder(tmp_path / "r")
     for variant, key in (("a", "1"), ("b", "2")):
         run.add(record(variant, key), [sample("1", 1.0), sample("2", 0.0)])
-    run.write({"suite": {"name": "s", "model": "m"}, "baseline": "a", "variants": {"a": {}, "b": {}}, "cells": ["1", "2"]})
+    run.write(
+        {"suite": {"name": "s", "model": "m"}, "baseline": "a", "variants": {"a": {}, "b": {}}, "cells": ["1", "2"]}
+    )
     done = harness("report", str(run.path), "--markdown")
     assert done.returncode == 0 and "| b | t | 2 |" in done.stdout
     assert "Accuracy against the baseline" in harness("report", str(run.path)).stdout

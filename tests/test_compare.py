@@ -44,12 +44,15 @@ def test_answers_that_change_without_a_change_in_score_are_counted():
     assert (c.flips, c.lost, c.gained) == (1, 0, 0)
 
 
-@pytest.mark.parametrize(("before", "after", "told"), [
-    ([sample("1", 1)], [sample("2", 1)], "different documents"),
-    ([], [], "no documents"),
-    ([sample("1", 1)], [sample("1", 1, image_hash="other")], "another prompt or picture"),
-    ([sample("1", 1)], [sample("1", 1, prompt_hash="other")], "another prompt or picture"),
-])
+@pytest.mark.parametrize(
+    ("before", "after", "told"),
+    [
+        ([sample("1", 1)], [sample("2", 1)], "different documents"),
+        ([], [], "no documents"),
+        ([sample("1", 1)], [sample("1", 1, image_hash="other")], "another prompt or picture"),
+        ([sample("1", 1)], [sample("1", 1, prompt_hash="other")], "another prompt or picture"),
+    ],
+)
 def test_arms_that_were_not_asked_the_same_are_refused(before, after, told):
     with pytest.raises(Refused, match=told):
         pair(before, after, "b/t")
@@ -57,15 +60,27 @@ def test_arms_that_were_not_asked_the_same_are_refused(before, after, told):
 
 def test_every_field_in_which_two_records_differ_is_named():
     left = record("a", "1")
-    right = record("b", "2", engine={"max_num_seqs": 32, "enforce_eager": True}, versions={"vllm": "0.26.0", "torch": "2.13.0"})
+    right = record(
+        "b", "2", engine={"max_num_seqs": 32, "enforce_eager": True}, versions={"vllm": "0.26.0", "torch": "2.13.0"}
+    )
     assert unlike(left, record("b", "3", repeat=1)) == []
-    assert unlike(left, right) == ["engine.enforce_eager: None and True", "engine.max_num_seqs: 8 and 32",
-                                   "versions.vllm: 0.32.0 and 0.26.0"]
+    assert unlike(left, right) == [
+        "engine.enforce_eager: None and True",
+        "engine.max_num_seqs: 8 and 32",
+        "versions.vllm: 0.32.0 and 0.26.0",
+    ]
 
 
 def run_of(tmp_path, *records):
     run = RunFolder(tmp_path / "r")
-    run.write({"suite": {"name": "s", "model": "m"}, "baseline": "a", "variants": {}, "cells": [r.cell.key for r, _ in records]})
+    run.write(
+        {
+            "suite": {"name": "s", "model": "m"},
+            "baseline": "a",
+            "variants": {},
+            "cells": [r.cell.key for r, _ in records],
+        }
+    )
     for one, samples in records:
         run.add(one, samples)
     return run
@@ -73,10 +88,18 @@ def run_of(tmp_path, *records):
 
 def test_a_run_is_compared_task_by_task_and_in_total(tmp_path):
     base, other = arms(40, 4, 1)
-    run = run_of(tmp_path, (record("a", "1", "t"), base), (record("a", "2", "u"), base),
-                 (record("b", "3", "t"), other), (record("b", "4", "u"), other))
+    run = run_of(
+        tmp_path,
+        (record("a", "1", "t"), base),
+        (record("a", "2", "u"), base),
+        (record("b", "3", "t"), other),
+        (record("b", "4", "u"), other),
+    )
     assert [(c.task, c.n, c.lost, c.gained) for c in compare_run(run, "a")] == [
-        ("t", 40, 4, 1), ("u", 40, 4, 1), ("all", 80, 8, 2)]
+        ("t", 40, 4, 1),
+        ("u", 40, 4, 1),
+        ("all", 80, 8, 2),
+    ]
 
 
 def test_a_run_whose_arms_differ_is_refused(tmp_path):

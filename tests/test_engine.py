@@ -28,7 +28,11 @@ CPU_LOG = """\
 def test_facts_of_a_gpu_log():
     facts = engine.read_facts(GPU_LOG, [], 71.0)
     assert (facts.kernel, facts.weights_gib, facts.kv_cache_tokens, facts.reasons) == (
-        "MacheteLinearKernel", 7.39, 423_696, {})
+        "MacheteLinearKernel",
+        7.39,
+        423_696,
+        {},
+    )
 
 
 def test_facts_of_a_cpu_log_are_none_with_a_reason():
@@ -39,14 +43,19 @@ def test_facts_of_a_cpu_log_are_none_with_a_reason():
 
 
 def test_weights_that_were_not_loaded_are_kept_as_warnings():
-    log = CPU_LOG + "WARNING 11-26 [qwen3.py:1] Parameter visual.blocks.0.attn.qkv.weight_packed not found in params_dict\n"
+    log = (
+        CPU_LOG
+        + "WARNING 11-26 [qwen3.py:1] Parameter visual.blocks.0.attn.qkv.weight_packed not found in params_dict\n"
+    )
     assert "visual.blocks.0" in engine.read_facts(log, [], 1.0).warnings[0]
 
 
 def test_the_last_exception_of_a_log():
-    log = ("(EngineCore pid=9) ERROR 11-26 00:01:02 [core.py:1] Traceback\n"
-           "(EngineCore pid=9) ERROR 11-26 00:01:02 [core.py:1] ValueError: no KV cache blocks\n"
-           "(APIServer pid=8) RuntimeError: Engine core initialization failed. See root cause above.\n")
+    log = (
+        "(EngineCore pid=9) ERROR 11-26 00:01:02 [core.py:1] Traceback\n"
+        "(EngineCore pid=9) ERROR 11-26 00:01:02 [core.py:1] ValueError: no KV cache blocks\n"
+        "(APIServer pid=8) RuntimeError: Engine core initialization failed. See root cause above.\n"
+    )
     assert engine.last_error(log) == "ValueError: no KV cache blocks"
     assert engine.last_error("only words\n") == "only words"
     assert engine.last_error("") == "it printed nothing"
@@ -55,8 +64,13 @@ def test_the_last_exception_of_a_log():
 def test_caches_are_off_and_no_generation_config_has_a_word(tmp_path):
     given = engine.arguments(tmp_path, EngineSettings(images_per_prompt=2), "name")
     text = " ".join(given)
-    for part in ("--no-enable-prefix-caching", "--mm-processor-cache-gb 0", "--generation-config vllm", "--seed 0",
-                 '--limit-mm-per-prompt {"image": 2, "video": 0}'):
+    for part in (
+        "--no-enable-prefix-caching",
+        "--mm-processor-cache-gb 0",
+        "--generation-config vllm",
+        "--seed 0",
+        '--limit-mm-per-prompt {"image": 2, "video": 0}',
+    ):
         assert part in text
     assert engine.SAMPLING["temperature"] == 0 and engine.SAMPLING["repetition_penalty"] == 1.0
 
@@ -73,31 +87,38 @@ def test_a_gpu_gets_its_memory_settings(tmp_path, monkeypatch):
 @pytest.fixture
 def stand_in(monkeypatch, tmp_path):
     """Starts a small program in vLLM's place."""
+
     def use(code: str) -> None:
         shims = tmp_path / "shims"
         shims.mkdir()
         (shims / "vllm_serve.py").write_text(code)
         monkeypatch.setattr(environments, "SHIMS", shims)
+
     return use
 
 
 def test_a_server_that_dies_tells_its_last_error(stand_in, tmp_path):
     stand_in("raise MemoryError('KV cache does not fit')")
-    with pytest.raises(CellFailed, match="ended with status 1 while it started: MemoryError: KV cache does not fit"), \
-            engine.serving(tmp_path, EngineSettings(), tmp_path / "log", "m"):
+    with (
+        pytest.raises(CellFailed, match="ended with status 1 while it started: MemoryError: KV cache does not fit"),
+        engine.serving(tmp_path, EngineSettings(), tmp_path / "log", "m"),
+    ):
         pass
 
 
 def test_a_server_that_never_answers_is_ended(stand_in, tmp_path):
     stand_in("import os, time; print('pid', os.getpid(), flush=True); time.sleep(600)")
     began = time.monotonic()
-    with pytest.raises(CellFailed, match=r"not healthy after 1 s"), \
-            engine.serving(tmp_path, EngineSettings(start_timeout_s=1), tmp_path / "log", "m"):
+    with (
+        pytest.raises(CellFailed, match=r"not healthy after 1 s"),
+        engine.serving(tmp_path, EngineSettings(start_timeout_s=1), tmp_path / "log", "m"),
+    ):
         pass
     assert time.monotonic() - began < 20
     pid = int((tmp_path / "log").read_text().split()[1])
     with pytest.raises(ProcessLookupError):
         import os
+
         os.kill(pid, 0)
 
 
@@ -123,16 +144,20 @@ def test_the_server_must_be_ours_and_its_counters_are_summed(stand_in, tmp_path)
 
 def test_somebody_elses_server_is_not_taken_for_ours(stand_in, tmp_path):
     stand_in(SERVER.replace("NAME", "'theirs'"))
-    with pytest.raises(CellFailed, match="not healthy"), \
-            engine.serving(tmp_path, EngineSettings(start_timeout_s=2), tmp_path / "log", "mine"):
+    with (
+        pytest.raises(CellFailed, match="not healthy"),
+        engine.serving(tmp_path, EngineSettings(start_timeout_s=2), tmp_path / "log", "mine"),
+    ):
         pass
 
 
 def test_a_quantized_checkpoint_without_a_kernel_fails(stand_in, tmp_path):
     stand_in(SERVER.replace("NAME", "name"))
     (tmp_path / "config.json").write_text(json.dumps({"quantization_config": {}}))
-    with pytest.raises(CellFailed, match="named no kernel"), \
-            engine.serving(tmp_path, EngineSettings(), tmp_path / "log", "mine"):
+    with (
+        pytest.raises(CellFailed, match="named no kernel"),
+        engine.serving(tmp_path, EngineSettings(), tmp_path / "log", "mine"),
+    ):
         pass
 
 

@@ -40,8 +40,10 @@ def test_digest_does_not_depend_on_key_order():
 
 def test_the_lock_names_its_holder_and_falls_with_it(tmp_path):
     path = tmp_path / "lock"
-    code = f"import sys; from harness import files; from pathlib import Path\nwith files.lock(Path({str(path)!r})): " \
-           "print('held', flush=True); sys.stdin.read()"
+    code = (
+        f"import sys; from harness import files; from pathlib import Path\nwith files.lock(Path({str(path)!r})): "
+        "print('held', flush=True); sys.stdin.read()"
+    )
     holder = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert holder.stdout.readline() == b"held\n"
     with pytest.raises(files.Locked) as caught, files.lock(path):

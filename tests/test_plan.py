@@ -12,9 +12,8 @@ import pytest
 from harness import environments
 from harness.errors import Refused
 from harness.plan import make_plan
-from harness.suite import load_suite
+from harness.suite import Workloads, load_suite
 from harness.workloads import WORKLOADS
-from harness.suite import Workloads
 from tests.quantize import shapes
 
 SUITE = """\
@@ -75,9 +74,17 @@ def test_two_models_never_share_a_key(write_suite, tmp_path, checkpoint):
     assert len({c.id.key for c in made.cells}) == 10
 
 
-@pytest.mark.parametrize("override", [
-    "engine.max_num_seqs=8", "engine.enforce_eager=true", "workloads.accuracy.limit=7", "workloads.accuracy.concurrency=1",
-    "engine.extra_args=[--x]", "engine.env={A: b}"])
+@pytest.mark.parametrize(
+    "override",
+    [
+        "engine.max_num_seqs=8",
+        "engine.enforce_eager=true",
+        "workloads.accuracy.limit=7",
+        "workloads.accuracy.concurrency=1",
+        "engine.extra_args=[--x]",
+        "engine.env={A: b}",
+    ],
+)
 def test_whatever_can_change_the_outcome_changes_the_key(write_suite, tmp_path, override):
     path = write_suite(SUITE)
     assert plan(path, tmp_path).cells[0].id.key != plan(path, tmp_path, override).cells[0].id.key
@@ -99,7 +106,8 @@ def test_a_variant_that_is_to_be_built_has_no_key_yet(write_suite, tmp_path, fak
 
 def test_group_sizes_patterns_and_settings_are_refused_together(write_suite, tmp_path, fake_quantize):
     text = INT4.replace("group_size: 128", "group_size: 96, ignore: ['re:visual.*', lm_head]").replace(
-        "tasks: [demo_vl]", "tasks: [demo_vl_text]\n    apply_chat_template: false\n    num_fewshot: 5")
+        "tasks: [demo_vl]", "tasks: [demo_vl_text]\n    apply_chat_template: false\n    num_fewshot: 5"
+    )
     found = told(write_suite(text), tmp_path)
     assert "96" in found and "32, 64, 128" in found and "language_model.layers.0" in found
     assert "re:visual.*" in found and "model.visual" in found and "re:.*visual.*" in found
@@ -118,10 +126,13 @@ def test_a_quantize_interpreter_that_is_missing_says_how_to_make_it(write_suite,
     environments.quantize.cache_clear()
 
 
-@pytest.mark.parametrize(("model", "right"), [
-    ("nowhere", "name a checkpoint folder, `demo`"),
-    ("Qwen/Qwen3-VL-8B-Instruct", "modelscope download --model Qwen/Qwen3-VL-8B-Instruct"),
-])
+@pytest.mark.parametrize(
+    ("model", "right"),
+    [
+        ("nowhere", "name a checkpoint folder, `demo`"),
+        ("Qwen/Qwen3-VL-8B-Instruct", "modelscope download --model Qwen/Qwen3-VL-8B-Instruct"),
+    ],
+)
 def test_a_model_that_is_not_there_says_how_to_get_it(write_suite, tmp_path, model, right):
     with pytest.raises(Refused, match="there is no such folder") as caught:
         plan(write_suite(SUITE.replace("{model}", model)), tmp_path)
@@ -133,7 +144,9 @@ def test_a_folder_that_is_no_checkpoint(write_suite, tmp_path):
     with pytest.raises(Refused) as caught:
         plan(write_suite(SUITE.replace("{model}", str(tmp_path / "empty"))), tmp_path)
     assert [f.what for f in caught.value.faults] == [
-        "is no checkpoint: it has no config.json", "is no checkpoint: it has no .safetensors file"]
+        "is no checkpoint: it has no config.json",
+        "is no checkpoint: it has no .safetensors file",
+    ]
 
 
 def test_a_field_that_the_servers_compressed_tensors_does_not_know(write_suite, tmp_path, checkpoint):
@@ -141,7 +154,9 @@ def test_a_field_that_the_servers_compressed_tensors_does_not_know(write_suite, 
     config = json.loads((packed / "config.json").read_text())
     config["quantization_config"]["config_groups"]["group_0"]["weights"]["invented"] = 1
     (packed / "config.json").write_text(json.dumps(config))
-    found = told(write_suite(SUITE.replace("bf16: {}", "bf16: {}\n  mine: {checkpoint: " + str(packed) + "}")), tmp_path)
+    found = told(
+        write_suite(SUITE.replace("bf16: {}", "bf16: {}\n  mine: {checkpoint: " + str(packed) + "}")), tmp_path
+    )
     assert "invented" in found and "compressed-tensors 0.17" in found
 
 

@@ -50,7 +50,7 @@ def test_questions_on_one_image_widen_the_interval():
 
 
 def test_scores_between_0_and_1_and_a_baseline_of_0():
-    difference, recovery = stats.paired_bootstrap([0.2, 0.8, 0.5], [0.3, 0.8, 0.1])
+    difference, _recovery = stats.paired_bootstrap([0.2, 0.8, 0.5], [0.3, 0.8, 0.1])
     assert difference.value == pytest.approx(-0.1)
     assert difference.low <= difference.value <= difference.high
     _, none = stats.paired_bootstrap([0, 0], [0, 1])

@@ -47,20 +47,25 @@ def test_several_faults_are_told_together(write_suite):
 
 
 def test_an_unknown_workload_is_named(write_suite):
-    assert "unknown key 'workloads.acuracy'; did you mean 'accuracy'?" in faults(
-        write_suite(GOOD.replace("  accuracy:", "  acuracy:")))[0]
+    assert (
+        "unknown key 'workloads.acuracy'; did you mean 'accuracy'?"
+        in faults(write_suite(GOOD.replace("  accuracy:", "  acuracy:")))[0]
+    )
 
 
-@pytest.mark.parametrize(("before", "after", "told"), [
-    ("group_size: 128", "group_size: many", "group_size is 'many'"),
-    ("group_size: 128", "method: noise", "method noise needs noise_std"),
-    ("bf16: {}", "b16: {}", "baseline 'bf16' is not among the variants; did you mean 'b16'?"),
-    ("name: s", "name: a/b", "a name is used for files"),
-    ("tasks: [demo_vl]", "tasks: []", "tasks"),
-    ("bf16: {}", "bf16: {checkpoint: /x, recipe: {}}", "a recipe or a checkpoint, not both"),
-    ("model: demo", "model: demo\nmodel: demo", "the key 'model' stands twice"),
-    ("name: s", "name: [", "is not YAML"),
-])
+@pytest.mark.parametrize(
+    ("before", "after", "told"),
+    [
+        ("group_size: 128", "group_size: many", "group_size is 'many'"),
+        ("group_size: 128", "method: noise", "method noise needs noise_std"),
+        ("bf16: {}", "b16: {}", "baseline 'bf16' is not among the variants; did you mean 'b16'?"),
+        ("name: s", "name: a/b", "a name is used for files"),
+        ("tasks: [demo_vl]", "tasks: []", "tasks"),
+        ("bf16: {}", "bf16: {checkpoint: /x, recipe: {}}", "a recipe or a checkpoint, not both"),
+        ("model: demo", "model: demo\nmodel: demo", "the key 'model' stands twice"),
+        ("name: s", "name: [", "is not YAML"),
+    ],
+)
 def test_wrong_values(write_suite, before, after, told):
     found = faults(write_suite(GOOD.replace(before, after)))
     assert told in "\n".join(found)
@@ -82,8 +87,13 @@ def test_files_that_cannot_be_read(tmp_path):
 def test_a_grid_is_every_combination_beside_the_named_variants(write_suite):
     path = write_suite(GOOD + "grid:\n  group_size: [32, -1]\n  observer: [minmax, mse]\n  symmetric: false\n")
     assert list(load_suite(path).variants) == [
-        "bf16", "int4", "awq-w4-g32-minmax-asym", "awq-w4-g32-mse-asym", "awq-w4-channel-minmax-asym",
-        "awq-w4-channel-mse-asym"]
+        "bf16",
+        "int4",
+        "awq-w4-g32-minmax-asym",
+        "awq-w4-g32-mse-asym",
+        "awq-w4-channel-minmax-asym",
+        "awq-w4-channel-mse-asym",
+    ]
 
 
 def test_set_changes_one_key(write_suite):

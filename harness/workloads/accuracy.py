@@ -75,7 +75,7 @@ class Accuracy:
 
     def measure(self, engine: Engine, spec: AccuracySpec, point: dict[str, Any], progress: Progress) -> Measurement:
         task = _load(point["task"], spec)
-        total, answered = sum(1 for _ in _documents(task, spec.limit)), 0
+        total, answered = min(len(task.eval_docs), spec.limit or len(task.eval_docs)), 0
 
         def on_answer() -> None:
             nonlocal answered
@@ -86,9 +86,7 @@ class Accuracy:
 
         from harness.workloads.lm_eval_client import ServedModel
 
-        served = ServedModel(
-            engine.url, engine.name, spec.concurrency, _most_images(spec, task), spec.max_tokens, on_answer
-        )
+        served = ServedModel(engine.url, engine.name, spec.concurrency, spec.max_tokens, on_answer)
         before = engine.metrics()
         try:
             results = evaluate(
@@ -172,12 +170,6 @@ def _document_faults(task: Any, doc: dict[str, Any], limit: int) -> list[str]:
     if token:
         found.append(f"its text holds the image token {token}")
     return found
-
-
-def _most_images(spec: AccuracySpec, task: Any) -> int:
-    if not getattr(task, "MULTIMODAL", False):
-        return 1
-    return max((len(task.doc_to_image(doc)) for _, doc in _documents(task, spec.limit)), default=1)
 
 
 def _sample(row: dict[str, Any]) -> Sample:

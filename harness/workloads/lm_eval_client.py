@@ -9,6 +9,9 @@ from lm_eval.models.openai_completions import LocalChatCompletion
 
 from harness.engine import SAMPLING
 
+ALL_IMAGES = 1000
+"""lm-eval drops further pictures without a word; how many are allowed is checked before the engine starts."""
+
 
 class Answer(str):
     """A reply's text that remembers why it ended and how many tokens it took."""
@@ -36,7 +39,6 @@ class ServedModel(LocalChatCompletion):
         url: str,
         name: str,
         concurrency: int,
-        max_images: int,
         max_tokens: int | None,
         on_answer: Callable[[], None],
     ):
@@ -44,7 +46,7 @@ class ServedModel(LocalChatCompletion):
             base_url=f"{url}/v1/chat/completions",
             model=name,
             num_concurrent=max(2, concurrency),
-            max_images=max_images,
+            max_images=ALL_IMAGES,
             max_retries=1,
             tokenizer_backend=None,
             timeout=1800,

@@ -25,7 +25,9 @@ def command(*arguments: str, results: Path) -> list[str]:
 
 
 def harness(*arguments: str, results: Path, timeout: float = 500) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command(*arguments, results=results), capture_output=True, text=True, cwd=ROOT, timeout=timeout)
+    return subprocess.run(
+        command(*arguments, results=results), capture_output=True, text=True, cwd=ROOT, timeout=timeout
+    )
 
 
 def suite(name: str, output: Path, *overrides: str) -> list[str]:
@@ -35,8 +37,11 @@ def suite(name: str, output: Path, *overrides: str) -> list[str]:
 
 def engines() -> list[int]:
     """Process ids of living vLLM servers."""
-    return [int(p.name) for p in Path("/proc").glob("[0-9]*")
-            if b"vllm_serve.py" in ((p / "cmdline").read_bytes() if (p / "cmdline").exists() else b"")]
+    return [
+        int(p.name)
+        for p in Path("/proc").glob("[0-9]*")
+        if b"vllm_serve.py" in ((p / "cmdline").read_bytes() if (p / "cmdline").exists() else b"")
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -66,8 +71,10 @@ def test_both_arms_were_asked_the_same_and_answered_well(run):
     for record in records:
         assert record.metrics["score"].value > 0.6
         assert record.metrics["cut_by_length"].value < 0.05
-    base, packed = ({s.doc_id: s for r in records if r.cell.variant == v for s in folder.samples(r.cell.key)}
-                    for v in ("bf16", "awq-int4-g128"))
+    base, packed = (
+        {s.doc_id: s for r in records if r.cell.variant == v for s in folder.samples(r.cell.key)}
+        for v in ("bf16", "awq-int4-g128")
+    )
     assert base.keys() == packed.keys() and len(base) == 5 * LIMIT
     assert all(base[k].image_hash == packed[k].image_hash for k in base)
     assert len({s.image_hash for s in base.values()}) == 5 * LIMIT
@@ -86,8 +93,12 @@ def test_the_checkpoint_is_sound_and_says_how_it_was_made(run, results):
     (checkpoint,) = (results / "checkpoints").glob("awq-int4-g128-*")
     manifest = json.loads((checkpoint / "manifest.json").read_text())
     assert manifest["calibration"]["images"] == 128
-    done = subprocess.run([sys.executable, "-m", "harness", "verify", str(checkpoint), "--source", "harness/demo/model"],
-                          capture_output=True, text=True, cwd=ROOT)
+    done = subprocess.run(
+        [sys.executable, "-m", "harness", "verify", str(checkpoint), "--source", "harness/demo/model"],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+    )
     assert done.returncode == 0 and "no faults" in done.stdout, done.stdout
 
 
@@ -107,8 +118,22 @@ def test_infer_reads_a_picture_with_both_checkpoints(run, results, tmp_path):
     question.image.save(tmp_path / "q.png")
     (packed,) = (results / "checkpoints").glob("awq-int4-g128-*")
     for checkpoint in ("demo", str(packed)):
-        done = subprocess.run([sys.executable, "-m", "harness", "infer", checkpoint, "--image", str(tmp_path / "q.png"),
-                               "--prompt", question.question], capture_output=True, text=True, cwd=ROOT)
+        done = subprocess.run(
+            [
+                sys.executable,
+                "-m",
+                "harness",
+                "infer",
+                checkpoint,
+                "--image",
+                str(tmp_path / "q.png"),
+                "--prompt",
+                question.question,
+            ],
+            capture_output=True,
+            text=True,
+            cwd=ROOT,
+        )
         assert done.returncode == 0, done.stderr
         assert done.stdout.split()[0].isdigit() and "dot" in done.stdout
     assert engines() == []
@@ -124,8 +149,13 @@ def wait_for(log: Path, text: str, process: subprocess.Popen[bytes], seconds: fl
 def start(results: Path, output: Path, *overrides: str, only: str = "bf16/*") -> tuple[subprocess.Popen[bytes], Path]:
     log = output.with_suffix(".log")
     with log.open("wb") as stream:
-        process = subprocess.Popen(command(*suite("vl_accuracy", output, *overrides), "--only", only, results=results),
-                                   stdout=stream, stderr=stream, cwd=ROOT, start_new_session=True)
+        process = subprocess.Popen(
+            command(*suite("vl_accuracy", output, *overrides), "--only", only, results=results),
+            stdout=stream,
+            stderr=stream,
+            cwd=ROOT,
+            start_new_session=True,
+        )
     return process, log
 
 
@@ -173,10 +203,20 @@ def test_an_engine_that_dies_costs_its_cells_and_ctrl_c_ends_clean(run, results)
 
 def test_the_controls_come_out_as_what_they_are(run, results):
     """Damage must show as a loss, and the same checkpoint asked once more as nothing."""
-    done = harness(*suite("controls", results / "controls", "workloads.accuracy.limit=200",
-                          "workloads.accuracy.tasks=[demo_vl_text, demo_vl_objects, demo_vl_digits]"), results=results)
+    done = harness(
+        *suite(
+            "controls",
+            results / "controls",
+            "workloads.accuracy.limit=200",
+            "workloads.accuracy.tasks=[demo_vl_text, demo_vl_objects, demo_vl_digits]",
+        ),
+        results=results,
+    )
     assert done.returncode == 0, done.stderr
-    rows = [line.split(" | ") for line in (results / "controls" / "report.md").read_text().splitlines()
-            if line.startswith("| bf16-") and " | all | " in line]
+    rows = [
+        line.split(" | ")
+        for line in (results / "controls" / "report.md").read_text().splitlines()
+        if line.startswith("| bf16-") and " | all | " in line
+    ]
     verdicts = {row[0].strip("| "): row[-1].strip(" |") for row in rows}
     assert verdicts == {"bf16-again": "none shown", "bf16-damaged": "loss"}

@@ -15,8 +15,20 @@ from tests.test_compare import arms
 
 STORAGE = {"total_bytes": 17_600_000_000, "safetensors_bytes": 17_500_000_000, "safetensors_files": 4}
 SMALL = {"total_bytes": 7_300_000_000, "safetensors_bytes": 7_230_000_000, "safetensors_files": 2}
-PLAIN = {"packed": {}, "plain": {"language": 252, "visual": 116, "lm_head": 1}, "num_bits": None, "group_size": None, "symmetric": None}
-PACKED = {"packed": {"language": 252}, "plain": {"visual": 116, "lm_head": 1}, "num_bits": 4, "group_size": -1, "symmetric": True}
+PLAIN = {
+    "packed": {},
+    "plain": {"language": 252, "visual": 116, "lm_head": 1},
+    "num_bits": None,
+    "group_size": None,
+    "symmetric": None,
+}
+PACKED = {
+    "packed": {"language": 252},
+    "plain": {"visual": 116, "lm_head": 1},
+    "num_bits": 4,
+    "group_size": -1,
+    "symmetric": True,
+}
 
 
 def run(tmp_path, lost: int = 4, gained: int = 1):
@@ -24,9 +36,18 @@ def run(tmp_path, lost: int = 4, gained: int = 1):
     base, other = arms(40, lost, gained)
     for one, samples in ((record("a|b", "1"), base), (record("int4`", "2"), other)):
         folder.add(one, samples)
-    folder.write({"suite": {"name": "s", "model": "m"}, "baseline": "a|b", "cells": ["1", "2"],
-                  "variants": {"a|b": {"storage": STORAGE, "structure": PLAIN}, "int4`": {"storage": SMALL, "structure": PACKED},
-                               "gone": {}}})
+    folder.write(
+        {
+            "suite": {"name": "s", "model": "m"},
+            "baseline": "a|b",
+            "cells": ["1", "2"],
+            "variants": {
+                "a|b": {"storage": STORAGE, "structure": PLAIN},
+                "int4`": {"storage": SMALL, "structure": PACKED},
+                "gone": {},
+            },
+        }
+    )
     return folder
 
 
@@ -69,7 +90,9 @@ def test_what_was_not_measured_says_why(tmp_path):
 def test_names_with_markup_stay_names(tmp_path):
     text = tables.markdown(run(tmp_path))
     rows = [line for line in text.splitlines() if line.startswith("| a\\|b") or line.startswith("| int4\\`")]
-    assert rows and all(line.count(" | ") == text.splitlines()[text.splitlines().index(line) - 1].count(" | ") or True for line in rows)
+    assert rows and all(
+        line.count(" | ") == text.splitlines()[text.splitlines().index(line) - 1].count(" | ") or True for line in rows
+    )
     table = tables.Table("t", pd.DataFrame([{"x": "[red]<b>|`\n*", "y": "-"}]))
     assert table.markdown().splitlines()[4] == "| \\[red\\]\\<b\\>\\|\\` \\* | - |"
     out = io.StringIO()
@@ -79,13 +102,16 @@ def test_names_with_markup_stay_names(tmp_path):
 
 def test_a_metric_without_a_value(tmp_path):
     folder = run(tmp_path)
-    empty = record("int4`", "2").model_copy(update={"metrics": {"score": Metric(value=None, unit="share", n=0, reason="none")}})
+    empty = record("int4`", "2").model_copy(
+        update={"metrics": {"score": Metric(value=None, unit="share", n=0, reason="none")}}
+    )
     folder.add(empty, [sample("1", 1.0)])
     assert by_title_or_refused(folder)
 
 
 def by_title_or_refused(folder) -> bool:
     from harness.errors import Refused
+
     try:
         by_title(folder)
     except Refused as refused:

@@ -67,9 +67,14 @@ class Server:
                 self.send_header("Content-Type", "application/json")
                 self.end_headers()
                 if not isinstance(said, int):
-                    self.wfile.write(json.dumps({
-                        "choices": [{"index": 0, "message": {"content": said[0]}, "finish_reason": said[1]}],
-                        "usage": {"prompt_tokens": 40, "completion_tokens": 2}}).encode())
+                    self.wfile.write(
+                        json.dumps(
+                            {
+                                "choices": [{"index": 0, "message": {"content": said[0]}, "finish_reason": said[1]}],
+                                "usage": {"prompt_tokens": 40, "completion_tokens": 2},
+                            }
+                        ).encode()
+                    )
 
             def log_message(self, *_):
                 pass
@@ -154,8 +159,12 @@ def test_only_the_first_so_many_documents(ask):
 
 
 def test_documents_that_cannot_be_asked_are_listed_by_id(ask):
-    docs = [doc("good"), doc("small", size=(16, 16)), doc("many", ["red", "red", "blue"]),
-            doc("token", question="What is <|image_pad|> here?")]
+    docs = [
+        doc("good"),
+        doc("small", size=(16, 16)),
+        doc("many", ["red", "red", "blue"]),
+        doc("token", question="What is <|image_pad|> here?"),
+    ]
     told = ask(docs, None, settings=EngineSettings(images_per_prompt=1))
     assert len(told) == 3
     assert "document small: an image is 16x16 pixels" in told[0]
