@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -52,8 +53,10 @@ class Table:
 def _escaped(text: str) -> str:
     if set(text) <= {"-"} and text:
         return text
-    for mark in "\\`|*_<>[]":
+    for mark in "\\`|*<>":
         text = text.replace(mark, f"\\{mark}")
+    # An underscore inside a word and a bracket without a link mean nothing to Markdown: names and intervals stay readable.
+    text = re.sub(r"(?<!\w)_|_(?!\w)", r"\\_", text).replace("](", "]\\(")
     return text.replace("\n", " ")
 
 

@@ -17,7 +17,7 @@ def _questions(skill: str) -> datasets.Dataset:
     for index in range(SKILLS.index(skill), TEST_COUNT, len(SKILLS)):
         question, _ = make_question("test", 0, index)
         png = io.BytesIO()
-        question.image.save(png, format="PNG", compress_level=1)
+        question.image.save(png, format="PNG", compress_level=0)
         rows["id"].append(question.id)
         rows["question"].append(question.question)
         rows["answer"].append(question.answer)

@@ -1,0 +1,26 @@
+"""Timings, with pytest-benchmark: skipped in a plain run, shown by `pytest --benchmark-only`. They assert no time."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+
+from harness import stats
+from tests.conftest import ROOT
+
+
+def test_bootstrap_of_10_000_pairs(benchmark):
+    rng = np.random.default_rng(0)
+    before = (rng.random(10_000) < 0.9).astype(float)
+    after = np.where(rng.random(10_000) < 0.02, 1 - before, before)
+    difference, _ = benchmark(stats.paired_bootstrap, before, after, resamples=10_000)
+    assert difference.low < difference.high
+
+
+def test_help(benchmark):
+    def run() -> int:
+        return subprocess.run([sys.executable, "-m", "harness", "--help"], cwd=ROOT, capture_output=True).returncode
+
+    assert benchmark(run) == 0
