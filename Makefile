@@ -6,6 +6,7 @@
 PYTHON ?= python3.11
 # Without byte code every process compiles torch, transformers and vLLM anew.
 unexport PYTHONDONTWRITEBYTECODE
+NOT_LOCKED = '^(vl-harness|torchaudio|torchcodec|triton|pip)\b'
 PIP_INSTALL = bin/python -m pip install --quiet --disable-pip-version-check --no-compile --no-deps
 
 .PHONY: demo test fast lint environments lock clean
@@ -13,13 +14,13 @@ PIP_INSTALL = bin/python -m pip install --quiet --disable-pip-version-check --no
 demo: environments
 	.venv/bin/python -m harness run suites/vl_accuracy.yaml
 
-test: environments lint
+test: environments .venv/ready-to-test lint
 	.venv/bin/python -m pytest
 
-fast: .venv/ready lint
+fast: .venv/ready-to-test lint
 	.venv/bin/python -m pytest -m "not e2e"
 
-lint: .venv/ready
+lint: .venv/ready-to-test
 	.venv/bin/ruff check .
 	.venv/bin/mypy
 	.venv/bin/lint-imports --no-cache
@@ -33,6 +34,10 @@ environments:
 	@.venv/$(PIP_INSTALL) -r requirements/serve-cpu.txt
 	@touch $@
 
+.venv/ready-to-test: .venv/ready requirements/test.txt
+	@.venv/$(PIP_INSTALL) -r requirements/test.txt
+	@touch $@
+
 .venv-quantize/ready: requirements/quantize-cpu.txt pyproject.toml
 	@echo "setting up .venv-quantize (llm-compressor)" >&2
 	@$(PYTHON) -m venv .venv-quantize
@@ -42,8 +47,8 @@ environments:
 .venv-quantize: .venv-quantize/ready
 
 lock:
-	.venv/bin/python -m pip freeze --exclude-editable | grep -vE '^(vl-harness|torchaudio|torchcodec|triton|pip)\b' > requirements/serve-cpu.txt
-	.venv-quantize/bin/python -m pip freeze --exclude-editable | grep -vE '^(vl-harness|torchaudio|torchcodec|triton|pip)\b' > requirements/quantize-cpu.txt
+	.venv/bin/python -m pip freeze --exclude-editable | grep -vE $(NOT_LOCKED) | grep -vxFf requirements/test.txt > requirements/serve-cpu.txt
+	.venv-quantize/bin/python -m pip freeze --exclude-editable | grep -vE $(NOT_LOCKED) > requirements/quantize-cpu.txt
 
 clean:
 	rm -rf .venv .venv-quantize build *.egg-info
