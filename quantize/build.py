@@ -27,6 +27,7 @@ from llmcompressor.modifiers.transform.awq import AWQMapping, AWQModifier
 from torch import nn
 
 from harness.errors import CellFailed
+from quantize import replay
 from quantize.recipe import Recipe
 
 SHARD = "5GB"
@@ -139,6 +140,7 @@ def search(source: Source, recipe: Recipe, batches: list[dict[str, Any]], offloa
 
     Raises CellFailed when a mapping's layer could not be searched (llm-compressor only warns and leaves it alone).
     """
+    replay.install()
     model = own_copy(source)
     found: dict[str, Any] = {}
     with _watched(source.layers, progress, found):
@@ -170,7 +172,11 @@ def _oneshot(source: Source, model: Any, modifiers: list[Any], batches: list[dic
         oneshot(pipeline="datafree", **common)
         return
     loader: Any = torch.utils.data.DataLoader(batches, batch_size=None, shuffle=False)  # type: ignore[arg-type]
-    oneshot(dataset=loader, pipeline="sequential", sequential_targets=[source.decoder_layer], **common)
+    # propagate_error=False: a layer's outputs go on as they were before its search. Nothing is rounded during the search
+    # anyway, and scales cancel out, so passing them through the smoothed layer again would only add BF16 noise and half
+    # of the forward passes.
+    oneshot(dataset=loader, pipeline="sequential", sequential_targets=[source.decoder_layer], propagate_error=False,
+            **common)
 
 
 @contextlib.contextmanager

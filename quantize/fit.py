@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import warnings
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -219,7 +220,9 @@ def propose(pattern: str, names: list[str]) -> tuple[str, str]:
     """For a pattern that matches nothing: a real module name near to it, and a pattern that matches."""
     body = pattern.removeprefix("re:")
     try:
-        inside = [n for n in names if re.search(body, n)]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # re's hints about odd patterns; the line below says what matters
+            inside = [n for n in names if re.search(body, n)]
     except re.error:
         inside = []
     if inside:

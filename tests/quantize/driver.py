@@ -31,7 +31,28 @@ def main(folder: Path) -> None:
             result["refused"] = [str(f) for f in refused.faults]
         results[name] = result | {"events": [json.loads(e.model_dump_json()) for e in events]}
     results["large_picture"] = {n: token_ids(folder / n) for n in ("T", "out/awq")}
+    results["replay_difference"] = replay_difference(folder / "T")
     (folder / "results.json").write_text(json.dumps(results))
+
+
+def replay_difference(source: Path) -> float:
+    """Largest relative difference of the smoothed weights between llm-compressor's own replay and the joined one."""
+    import torch
+    from llmcompressor.modifiers.transform.awq import AWQModifier
+
+    from quantize import build, calibration, replay
+    from quantize.fit import linears
+    from quantize.recipe import Calibration, Recipe
+
+    loaded = build.load(source, [one.name for one in linears(source) if one.part == "language"])
+    wanted = Calibration(samples=12)  # more tokens than inputs, so that the factorization is used
+    batches = calibration.prepare(wanted, loaded.processor, calibration.read(wanted)).batches
+    torch.set_num_threads(2)
+    joined = build.search(loaded, Recipe(n_grid=5), batches, False, lambda done, of: None).weights
+    replay.install = lambda: None
+    AWQModifier._run_samples = replay._run_samples.original
+    plain = build.search(loaded, Recipe(n_grid=5), batches, False, lambda done, of: None).weights
+    return max(float((joined[n] - plain[n]).abs().max() / plain[n].abs().max()) for n in plain)
 
 
 def make_sources(folder: Path) -> None:

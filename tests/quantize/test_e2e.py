@@ -186,6 +186,10 @@ def test_a_cell_of_a_grid_equals_the_same_cell_built_alone(work: Path, results: 
     assert manifest(work, "single")["quantized_sha256"] == manifest(work, "g_minmax")["quantized_sha256"]
 
 
+def test_joined_inputs_find_the_same_scales(results: dict[str, Any]):
+    assert results["replay_difference"] < 1e-5
+
+
 def test_the_plan_told_the_size(work: Path, grid: subprocess.CompletedProcess[str]):
     from quantize.fit import plan_recipe
     from quantize.recipe import Recipe

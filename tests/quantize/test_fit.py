@@ -5,7 +5,7 @@ import time
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from quantize.fit import linears, offered_observers, packed_bytes, plan_recipe, propose
@@ -64,6 +64,7 @@ def test_proposals_are_near_and_match(pattern: str, proposal: str):
     assert any(re.match(found.removeprefix("re:"), n) for n in NAMES)
 
 
+@settings(deadline=None)
 @given(st.text(alphabet="abcdefghijklmnopqrstuvwxyz_.*[]()0123456789", min_size=1, max_size=30), st.booleans())
 def test_a_proposal_always_matches_something(text: str, regex: bool):
     real, found = propose(("re:" if regex else "") + text, NAMES)
@@ -71,6 +72,7 @@ def test_a_proposal_always_matches_something(text: str, regex: bool):
     assert any(re.match(found.removeprefix("re:"), name) for name in NAMES)
 
 
+@settings(deadline=None)
 @given(st.sampled_from(NAMES), st.integers(0, 40))
 def test_any_tail_of_a_name_leads_to_a_pattern_that_matches_that_name(name: str, cut: int):
     tail = name[cut % len(name):].lstrip(".") or name
@@ -78,6 +80,7 @@ def test_any_tail_of_a_name_leads_to_a_pattern_that_matches_that_name(name: str,
     assert any(re.match(found.removeprefix("re:"), n) for n in NAMES)
 
 
+@settings(deadline=None)
 @given(st.lists(st.sampled_from(["re:.*visual.*", "lm_head", "re:.*embed_tokens$", "re:.*q_proj$", "re:.*layers.0.*"]),
                 unique=True))
 def test_ignored_and_packed_are_the_linears_together(source: Path, patterns: list[str]):
@@ -87,12 +90,14 @@ def test_ignored_and_packed_are_the_linears_together(source: Path, patterns: lis
     assert facts.packed + len(kept) == sum(facts.linears.values())
 
 
+@settings(deadline=None)
 @given(st.integers(1, 1024))
 def test_a_group_size_fits_when_it_divides_every_layer(source: Path, size: int):
     refused = any("does not divide" in line for line in faults(source, None, group_size=size))
     assert refused == any(one.in_features % size for one in linears(source) if one.part == "language")
 
 
+@settings(deadline=None)
 @given(st.sampled_from([-1, 32, 64, 128]), st.booleans(), st.sampled_from([4, 8]))
 def test_smaller_groups_and_zero_points_only_add_bytes(source: Path, size: int, symmetric: bool, bits: int):
     one = next(x for x in linears(source) if x.part == "language")
