@@ -29,12 +29,10 @@ from torch import nn
 from harness.errors import CellFailed
 from quantize import replay
 from quantize.recipe import Recipe
+from quantize.verify import ABSURD
 
 SHARD = "5GB"
 """Largest safetensors file, as model authors publish them."""
-ABSURD = 1e4
-"""A norm weight beyond this is damage: those of released models stay below a few hundred."""
-
 Progress = Callable[[int, int], None]
 """Called with decoder layers done and decoder layers in all."""
 

@@ -110,7 +110,13 @@ class _Builder:
             upstream.patch()
         self.say(f"loading {self.job.source}")
         with self.timed("load"):
-            self.source = make.load(self.job.source, self.packed())
+            try:
+                self.source = make.load(self.job.source, self.packed())
+            except Exception as error:  # transformers fails in many ways; before any cell each is a refusal, in one line
+                log.debug("loading %s", self.job.source, exc_info=True)
+                line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+                raise Refused(Fault(f"source {self.job.source}", f"cannot be loaded: {line}",
+                                    f"a model that transformers {metadata.version('transformers')} knows")) from None
         if calibrates:
             self.calibrate(self.job.calibration, ahead)
 

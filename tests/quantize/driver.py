@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -65,6 +66,9 @@ def make_sources(folder: Path) -> None:
     make_checkpoint(folder / "sick")
     weights = folder / "sick" / "model.safetensors"
     table = load_file(weights)
+    shutil.copytree(folder / "T", folder / "stranger")
+    config = folder / "stranger" / "config.json"
+    config.write_text(config.read_text().replace("Qwen3VLForConditionalGeneration", "NoSuchModel"))
     table["model.language_model.layers.1.input_layernorm.weight"][7] = 1e30
     save_file(table, weights, metadata={"format": "pt"})
 

@@ -50,6 +50,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
                          "cells": [cell(folder, "nothing_left", **QUICK)]},
         "sick": {"source": str(folder / "sick"), "calibration": demo,
                  "cells": [cell(folder, "sick", **QUICK), cell(folder, "sick_rtn", method="rtn")]},
+        "stranger": {"source": str(folder / "stranger"), "cells": [cell(folder, "stranger", method="rtn")]},
         "tied": {"source": str(folder / "tied"), "cells": [cell(folder, "tied", method="rtn")]},
         "single": {"source": t, "calibration": demo, "cells": [cell(folder, "single", observer="minmax", **QUICK)]},
     }
@@ -142,6 +143,11 @@ def test_an_absurd_norm_weight_fails_and_names_the_layer(work: Path, results: di
     failed = [e["message"] for e in results["sick"]["events"] if e["kind"] == "cell_failed"]
     assert all("layers.1.input_layernorm.weight" in line and "1e+30" in line for line in failed) and len(failed) == 2
     assert not (work / "out/sick").exists() and not (work / "out/sick_rtn").exists()
+
+
+def test_a_model_that_transformers_does_not_know_is_refused(results: dict[str, Any]):
+    (line,) = results["stranger"]["refused"]
+    assert "cannot be loaded" in line and "NoSuchModel" in line
 
 
 def test_tied_embeddings_stay_tied(work: Path, results: dict[str, Any]):
