@@ -79,6 +79,20 @@ def _parser() -> argparse.ArgumentParser:
     infer.add_argument("--max-model-len", type=int, help="longest prompt plus answer (default: the model's own)")
     infer.set_defaults(do=_infer)
 
+    fetch = verbs.add_parser("fetch", help="bring a model or a data set from a hub; goes on where it broke off")
+    fetch.add_argument("kind", choices=("model", "dataset"), help="what it is")
+    fetch.add_argument("name", metavar="OWNER/NAME", help="its name on the hub, for example Qwen/Qwen3-VL-8B-Instruct")
+    fetch.add_argument(
+        "--from",
+        dest="source",
+        choices=("modelscope", "huggingface"),
+        default="modelscope",
+        help="the hub (default: %(default)s); a token is taken from MODELSCOPE_API_TOKEN or HF_TOKEN",
+    )
+    fetch.add_argument("--revision", help="a branch, a tag or a commit (default: the hub's main branch)")
+    fetch.add_argument("--output", type=Path, help="the folder (default: models/OWNER/NAME or data/OWNER/NAME)")
+    fetch.set_defaults(do=_fetch)
+
     report = verbs.add_parser("report", help="the tables of a Run")
     report.add_argument("run", type=Path, help="a Run's folder, for example results/vl_accuracy")
     report.add_argument("--markdown", action="store_true", help="print Markdown")
@@ -204,6 +218,16 @@ def _infer(given: argparse.Namespace) -> int:
     with Reporter() as report:
         answer = infer(given.checkpoint, given.image, given.prompt, given.max_tokens, given.max_model_len, report)
     print(answer)
+    return 0
+
+
+def _fetch(given: argparse.Namespace) -> int:
+    from harness.fetch import fetch
+    from harness.progress import Reporter
+
+    with Reporter() as report:
+        folder = fetch(given.kind, given.name, given.source, given.revision, given.output, report)
+    print(folder)
     return 0
 
 

@@ -89,7 +89,7 @@ def resolve_model(name: str) -> Path:
     if folder is None:
         hub = name.count("/") == 1 and not name.startswith((".", "/"))
         right = (
-            f"get it: modelscope download --model {name} --local_dir {MODELS / name}"
+            f"get it: python -m harness fetch model {name}"
             if hub
             else "name a checkpoint folder, `demo`, or a hub id whose files lie under models/"
         )

@@ -130,7 +130,7 @@ def test_a_quantize_interpreter_that_is_missing_says_how_to_make_it(write_suite,
     ("model", "right"),
     [
         ("nowhere", "name a checkpoint folder, `demo`"),
-        ("Qwen/Qwen3-VL-8B-Instruct", "modelscope download --model Qwen/Qwen3-VL-8B-Instruct"),
+        ("Qwen/Qwen3-VL-8B-Instruct", "python -m harness fetch model Qwen/Qwen3-VL-8B-Instruct"),
     ],
 )
 def test_a_model_that_is_not_there_says_how_to_get_it(write_suite, tmp_path, model, right):
