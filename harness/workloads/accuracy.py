@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import logging
 import math
 import os
@@ -19,6 +20,7 @@ from harness.workloads import Measurement, Progress
 IMAGE_TOKENS = ("<|image_pad|>", "<|vision_start|>", "<|vision_end|>", "<|video_pad|>")
 SMALLEST_SIDE = 28
 """Qwen-VL's processors refuse or distort pictures with a side below this many pixels."""
+CLIENT_NEEDS = ("lm_eval", "aiohttp", "requests", "tenacity", "tqdm")
 UNPARSED = ("", "[invalid]")
 """What lm-eval's filters leave when they find no answer."""
 
@@ -41,6 +43,10 @@ class Accuracy:
     def faults(self, spec: AccuracySpec, point: dict[str, Any], settings: EngineSettings) -> list[Fault]:
         (task,) = tasks.find([point["task"]], spec.include_path)
         found = []
+        missing = [name for name in CLIENT_NEEDS if importlib.util.find_spec(name) is None]
+        if missing:
+            what = f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'} not installed"
+            found.append(Fault("lm-eval's client", what, "pip install 'lm-eval[api]'"))
         if task.images and not spec.apply_chat_template:
             found.append(
                 Fault(
