@@ -34,7 +34,7 @@ class EngineFacts(BaseModel):
     vllm: str
     """vLLM's version."""
     arguments: list[str]
-    """The arguments of `vllm serve`, without the port."""
+    """The arguments of `vllm serve`, without checkpoint, host and port."""
     kernel: str | None = None
     """The kernel that serves the quantized layers, for example MarlinLinearKernel."""
     weights_gib: float | None = None
@@ -204,7 +204,7 @@ def serving(
         )
     try:
         _wait_until_healthy(process, f"http://127.0.0.1:{port}", name, log, settings.start_timeout_s, progress)
-        facts = read_facts(log.read_text(errors="replace"), given, time.monotonic() - started)
+        facts = read_facts(log.read_text(errors="replace"), given[1:], time.monotonic() - started)
         if facts.kernel is None and is_quantized(checkpoint):
             raise CellFailed(f"{checkpoint} is quantized but vLLM named no kernel for its layers; see {log}")
         yield Engine(f"http://127.0.0.1:{port}", name, facts, process, log)

@@ -72,6 +72,13 @@ def new_folder(final: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def shown(path: Path) -> str:
+    """A path as people and stored files see it: from the current folder where it lies below it, else in full."""
+    with contextlib.suppress(ValueError):
+        return str(path.resolve().relative_to(Path.cwd()))
+    return str(path)
+
+
 class Locked(Exception):
     """Another process holds the lock; `holder` is its process id, or "unknown"."""
 

@@ -85,7 +85,7 @@ def run_facts(plan: Plan, earlier: dict[str, Any]) -> dict[str, Any]:
     for variant in plan.variants:
         facts = {
             "origin": variant.origin,
-            "checkpoint": str(variant.path),
+            "checkpoint": files.shown(variant.path),
             "content": variant.content,
             "recipe": variant.recipe.model_dump(mode="json") if variant.recipe else None,
         }
@@ -120,7 +120,7 @@ def build(plan: Plan, variants: list[PlannedVariant], logs: Path, report: Report
     report.stage(f"quantizing {', '.join(v.name for v in variants)}")
     logs.mkdir(parents=True, exist_ok=True)
     job = Job(
-        source=plan.source,
+        source=Path(files.shown(plan.source)),
         calibration=plan.suite.calibration,
         force=force,
         cells=[Cell(name=v.name, recipe=v.recipe, output=v.path) for v in variants if v.recipe],
@@ -241,7 +241,7 @@ def _record(
         metrics=dict(measured.metrics) if measured else {},
         provenance=Provenance(
             identity=cell.identity,
-            checkpoint=str(variant.path),
+            checkpoint=files.shown(variant.path),
             git=git_state(),
             engine=facts.model_dump(mode="json"),
             started=started or _now(),

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 from rich.console import Console
 
+from harness import files
 from harness.store import RunFolder
 from reports.tables import Table, gib
 
@@ -38,7 +39,7 @@ def tables(plan: Plan, folder: RunFolder) -> list[Table]:
         variants.append(
             {
                 "variant": variant.name,
-                "checkpoint": str(variant.path),
+                "checkpoint": files.shown(variant.path),
                 "weights": _weights(variant),
                 "kernel expected": ", ".join(variant.fit.kernels) if variant.fit else "",
                 "Cells": len(cells),
