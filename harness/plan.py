@@ -69,6 +69,9 @@ class Plan:
     source: Path
     variants: list[PlannedVariant]
     cells: list[PlannedCell]
+    """Those to be done: all, or what --only keeps."""
+    every: list[PlannedCell]
+    """All Cells of the suite: the reports show what was measured of them."""
     faults: list[Fault]
 
     def to_build(self) -> list[PlannedVariant]:
@@ -135,14 +138,14 @@ def make_plan(suite: Suite, checkpoints: Path, only: str | None = None) -> Plan:
     source = resolve_model(suite.model)
     faults: list[Fault] = []
     variants = [_planned(suite, name, source, checkpoints, faults) for name in suite.variants]
-    cells = [cell for variant in variants for cell in _cells(suite, variant, faults)]
+    cells = every = [cell for variant in variants for cell in _cells(suite, variant, faults)]
     if only:
-        kept = [c for c in cells if fnmatch.fnmatch(c.label, only) or fnmatch.fnmatch(c.label, f"*{only}*")]
+        kept = [c for c in every if fnmatch.fnmatch(c.label, only) or fnmatch.fnmatch(c.label, f"*{only}*")]
         if not kept and not faults:
-            faults.append(Fault(f"--only {only}", "matches no Cell" + nearest(only, [c.label for c in cells])))
+            faults.append(Fault(f"--only {only}", "matches no Cell" + nearest(only, [c.label for c in every])))
         cells = kept
     faults += engine.port_faults(suite.engine)
-    plan = Plan(suite, source, variants, cells, list(dict.fromkeys(faults)))
+    plan = Plan(suite, source, variants, cells, every, list(dict.fromkeys(faults)))
     plan.faults += _device_faults(plan) + _twins(plan)
     return plan
 

@@ -103,7 +103,7 @@ def run_facts(plan: Plan, earlier: dict[str, Any]) -> dict[str, Any]:
         "suite": plan.suite.model_dump(mode="json"),
         "baseline": plan.suite.baseline,
         "variants": variants,
-        "cells": [c.id.key for c in plan.cells if c.identity is not None],
+        "cells": [c.id.key for c in plan.every if c.identity is not None],
     }
 
 
