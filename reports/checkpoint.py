@@ -17,9 +17,8 @@ def show(report: Report, console: Console) -> None:
     """Print the tables and a last line that says how many faults there are."""
     for table in tables(report):
         console.print(table.rich())
-    console.print(
-        f"{report.checkpoint}: {len(report.faults) or 'no'} fault{'' if len(report.faults) == 1 else 's'}", markup=False
-    )
+    found = f"{len(report.faults) or 'no'} fault{'' if len(report.faults) == 1 else 's'}"
+    console.print(f"{report.checkpoint}: {found}", markup=False, soft_wrap=True)
 
 
 def tables(report: Report) -> list[Table]:

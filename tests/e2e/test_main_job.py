@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+import uuid
 from pathlib import Path
 
 import pytest
@@ -26,7 +28,7 @@ def command(*arguments: str, results: Path) -> list[str]:
 
 def harness(*arguments: str, results: Path, timeout: float = 500) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        command(*arguments, results=results), capture_output=True, text=True, cwd=ROOT, timeout=timeout
+        command(*arguments, results=results), capture_output=True, text=True, cwd=ROOT, env=os.environ | MARK, timeout=timeout
     )
 
 
@@ -35,13 +37,19 @@ def suite(name: str, output: Path, *overrides: str) -> list[str]:
     return ["run", f"suites/{name}.yaml", "--output", str(output), *sets]
 
 
+MARK = {"HARNESS_TEST": uuid.uuid4().hex}
+"""Stands in the environment of everything these tests start, so that no other engine is taken for theirs."""
+
+
 def engines() -> list[int]:
-    """Process ids of living vLLM servers."""
-    return [
-        int(p.name)
-        for p in Path("/proc").glob("[0-9]*")
-        if b"vllm_serve.py" in ((p / "cmdline").read_bytes() if (p / "cmdline").exists() else b"")
-    ]
+    """Process ids of living vLLM servers that these tests started."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            ours = MARK["HARNESS_TEST"].encode() in (process / "environ").read_bytes()
+            if ours and b"vllm_serve.py" in (process / "cmdline").read_bytes():
+                found.append(int(process.name))
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -98,6 +106,7 @@ def test_the_checkpoint_is_sound_and_says_how_it_was_made(run, results):
         capture_output=True,
         text=True,
         cwd=ROOT,
+        env=os.environ | MARK,
     )
     assert done.returncode == 0 and "no faults" in done.stdout, done.stdout
 
@@ -133,6 +142,7 @@ def test_infer_reads_a_picture_with_both_checkpoints(run, results, tmp_path):
             capture_output=True,
             text=True,
             cwd=ROOT,
+            env=os.environ | MARK,
         )
         assert done.returncode == 0, done.stderr
         assert done.stdout.split()[0].isdigit() and "dot" in done.stdout
@@ -154,6 +164,7 @@ def start(results: Path, output: Path, *overrides: str, only: str = "bf16/*") ->
             stdout=stream,
             stderr=stream,
             cwd=ROOT,
+            env=os.environ | MARK,
             start_new_session=True,
         )
     return process, log
