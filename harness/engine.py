@@ -61,9 +61,16 @@ class Engine:
         return self._process.poll() is None
 
     def metrics(self) -> dict[str, float]:
-        """The server's counters and gauges from /metrics, labels summed, without the `vllm:` prefix."""
+        """The server's counters and gauges from /metrics, labels summed, without the `vllm:` prefix.
+
+        Raises CellFailed when the server does not answer.
+        """
         totals: dict[str, float] = {}
-        for line in _get(f"{self.url}/metrics").decode().splitlines():
+        try:
+            text = _get(f"{self.url}/metrics").decode()
+        except OSError as error:
+            raise CellFailed(f"the server at {self.url} does not answer: {error} (log: {self.log})") from None
+        for line in text.splitlines():
             found = re.match(r"vllm:(\w+)(?:\{[^}]*\})? ([-+.\deEinfNa]+)$", line)
             if found:
                 totals[found[1]] = totals.get(found[1], 0.0) + float(found[2])

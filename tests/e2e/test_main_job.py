@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-import uuid
 from pathlib import Path
 
 import pytest
@@ -27,9 +26,7 @@ def command(*arguments: str, results: Path) -> list[str]:
 
 
 def harness(*arguments: str, results: Path, timeout: float = 500) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        command(*arguments, results=results), capture_output=True, text=True, cwd=ROOT, env=os.environ | MARK, timeout=timeout
-    )
+    return subprocess.run(command(*arguments, results=results), capture_output=True, text=True, cwd=ROOT, timeout=timeout)
 
 
 def suite(name: str, output: Path, *overrides: str) -> list[str]:
@@ -37,17 +34,14 @@ def suite(name: str, output: Path, *overrides: str) -> list[str]:
     return ["run", f"suites/{name}.yaml", "--output", str(output), *sets]
 
 
-MARK = {"HARNESS_TEST": uuid.uuid4().hex}
-"""Stands in the environment of everything these tests start, so that no other engine is taken for theirs."""
-
-
 def engines() -> list[int]:
-    """Process ids of living vLLM servers that these tests started."""
+    """Process ids of living vLLM processes that were started from this checkout; the guard is none."""
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
-            ours = MARK["HARNESS_TEST"].encode() in (process / "environ").read_bytes()
-            if ours and b"vllm_serve.py" in (process / "cmdline").read_bytes():
+            command = (process / "cmdline").read_bytes()
+            vllm = b"vllm_serve.py" in command or command.startswith(b"VLLM::")
+            if vllm and b"guard.py" not in command and (process / "cwd").resolve() == ROOT:
                 found.append(int(process.name))
     return found
 
