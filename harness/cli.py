@@ -50,9 +50,7 @@ def _parser() -> argparse.ArgumentParser:
     run = verbs.add_parser("run", help="build what is missing, measure what is missing, print the tables")
     _suite_arguments(run)
     how = run.add_mutually_exclusive_group()
-    how.add_argument(
-        "--resume", action="store_true", default=True, help="go on with the Run that is there (the default)"
-    )
+    how.add_argument("--resume", action="store_true", default=True, help="go on with the Run that is there (the default)")
     how.add_argument("--fresh", action="store_true", help="keep the earlier Run aside and measure everything anew")
     run.set_defaults(do=_run)
 
@@ -181,7 +179,8 @@ def _quantize(given: argparse.Namespace) -> int:
 
     suite, folder = _suite_and_folder(given)
     plan = make_plan(suite, given.checkpoints, given.only)
-    Refused.if_any(plan.faults)
+    # --force is the remedy for a damaged product, so its fault does not stand in the way.
+    Refused.if_any(f for f in plan.faults if not (given.force and "--force" in f.right))
     variants = [v for v in plan.variants if v.recipe] if given.force else plan.to_build()
     with Reporter() as report:
         failures = build(plan, variants, folder.logs, report, force=given.force)

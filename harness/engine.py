@@ -90,9 +90,7 @@ class Engine:
             with urllib.request.urlopen(request, timeout=timeout_s) as answer:
                 return json.load(answer)
         except urllib.error.HTTPError as error:
-            raise CellFailed(
-                f"the server answered {error.code}: {error.read().decode(errors='replace')[:500]}"
-            ) from None
+            raise CellFailed(f"the server answered {error.code}: {error.read().decode(errors='replace')[:500]}") from None
         except OSError as error:
             raise CellFailed(f"the server at {self.url} does not answer: {error}") from None
 
@@ -171,8 +169,15 @@ def _taken(port: int) -> bool:
     return False
 
 
-def port_faults(settings: EngineSettings) -> list[Fault]:
-    """A port that the suite names must be free."""
+OURS = ("--port", "--host", "--served-model-name", "--enable-prefix-caching", "--generation-config", "--seed", "--dtype")
+"""Arguments that the harness sets itself; another value would break how it measures."""
+
+
+def setting_faults(settings: EngineSettings) -> list[Fault]:
+    """A port that the suite names must be free, and extra arguments must leave the harness's own alone."""
+    taken = [a for a in settings.extra_args if a.partition("=")[0] in OURS]
+    if taken:
+        return [Fault("engine.extra_args", f"{taken[0]} is set by the harness", "leave it out")]
     if settings.port and _taken(settings.port):
         return [
             Fault(
@@ -197,9 +202,7 @@ def serving(
     given = arguments(checkpoint, settings, name)
     port = settings.port or free_port()
     entry = (
-        [str(environments.SHIMS / "vllm_serve.py")]
-        if environments.is_cpu()
-        else ["-m", "vllm.entrypoints.cli.main", "serve"]
+        [str(environments.SHIMS / "vllm_serve.py")] if environments.is_cpu() else ["-m", "vllm.entrypoints.cli.main", "serve"]
     )
     started = time.monotonic()
     with log.open("wb") as output:
@@ -271,9 +274,7 @@ def last_error(text: str) -> str:
     """The line of a server's log that says most: the last exception, else the last line."""
     prefix = re.compile(r"^\(\w+ pid=\d+\)\s*|\b(ERROR|INFO) [\d-]+ [\d:]+ \[[^]]*\]\s*")
     lines = [prefix.sub("", line).strip() for line in text.splitlines()]
-    errors = [
-        line for line in lines if re.match(r"[\w.]*(Error|Exception)\b.*:", line) and "Engine core init" not in line
-    ]
+    errors = [line for line in lines if re.match(r"[\w.]*(Error|Exception)\b.*:", line) and "Engine core init" not in line]
     return (errors or [line for line in lines if line] or ["it printed nothing"])[-1][:400]
 
 
@@ -295,9 +296,7 @@ def read_facts(text: str, given: list[str], start_s: float) -> EngineFacts:
     kernel = re.findall(r"Using (\w*LinearKernel) for CompressedTensorsWNA16", text)
     reasons = {}
     if not weights:
-        reasons["weights_gib"] = (
-            "vLLM's CPU build does not log it" if environments.is_cpu() else "not in the server's log"
-        )
+        reasons["weights_gib"] = "vLLM's CPU build does not log it" if environments.is_cpu() else "not in the server's log"
     if not tokens:
         reasons["kv_cache_tokens"] = "not in the server's log"
     lost = {line.strip()[-300:] for line in text.splitlines() if NOT_LOADED.search(line)}

@@ -22,9 +22,7 @@ PACKAGE_ROOT = Path(__file__).resolve().parent.parent
 SHIMS = Path(__file__).resolve().parent / "shims"
 SERVE_PACKAGES = ("vllm", "torch", "transformers", "compressed-tensors", "lm-eval")
 QUANTIZE_PACKAGES = ("llmcompressor", "torch", "transformers", "compressed-tensors")
-MAKE_QUANTIZE = (
-    "make it with `make .venv-quantize`, or point HARNESS_QUANTIZE_PYTHON at an interpreter that has llmcompressor"
-)
+MAKE_QUANTIZE = "make it with `make .venv-quantize`, or point HARNESS_QUANTIZE_PYTHON at an interpreter that has llmcompressor"
 
 
 @dataclass(frozen=True)
@@ -97,9 +95,7 @@ def quantize() -> Environment:
     places = (
         [Path(named)]
         if named
-        else [
-            base / ".venv-quantize" / "bin" / "python" for base in (Path(sys.prefix).parent, Path.cwd(), PACKAGE_ROOT)
-        ]
+        else [base / ".venv-quantize" / "bin" / "python" for base in (Path(sys.prefix).parent, Path.cwd(), PACKAGE_ROOT)]
     )
     python = next((p for p in places if p.is_file() and os.access(p, os.X_OK)), None)
     if python is None:

@@ -87,10 +87,18 @@ def needed(repo: Repo, listed: list[RemoteFile]) -> list[RemoteFile]:
         if not any(PurePosixPath(f.path).suffix in (".parquet", ".json", ".jsonl", ".gz") for f in found):
             raise Refused(Fault(str(repo), "holds no .parquet, .jsonl or .json file"))
         return found
-    found = [f for f in visible if MODEL_FILES.fullmatch(f.path) and not MODEL_REST.fullmatch(f.path)
-             and ("/" not in f.path or f.path.startswith("additional_chat_templates/"))]
-    lacks = [what for what, pattern in (("config.json", r"config\.json"), (".safetensors file", r".*\.safetensors"))
-             if not any(re.fullmatch(pattern, f.path) for f in found)]
+    found = [
+        f
+        for f in visible
+        if MODEL_FILES.fullmatch(f.path)
+        and not MODEL_REST.fullmatch(f.path)
+        and ("/" not in f.path or f.path.startswith("additional_chat_templates/"))
+    ]
+    lacks = [
+        what
+        for what, pattern in (("config.json", r"config\.json"), (".safetensors file", r".*\.safetensors"))
+        if not any(re.fullmatch(pattern, f.path) for f in found)
+    ]
     Refused.if_any(Fault(str(repo), f"holds no {what}", "a checkpoint in safetensors format is needed") for what in lacks)
     return found
 
@@ -125,9 +133,15 @@ class _Target:
     def as_recorded(self) -> bool:
         """Whether everything that an earlier fetch of the same repository brought is still there, unchanged."""
         kept: dict[str, dict[str, Any]] = self._known.get("files", {})
-        return (bool(kept) and self._known.get("origin") == self.origin and self.base == self.output
-                and all(stamp == _stamp(self.base / path, RemoteFile(path, stamp["size"], stamp["digest"]))
-                        for path, stamp in kept.items()))
+        return (
+            bool(kept)
+            and self._known.get("origin") == self.origin
+            and self.base == self.output
+            and all(
+                stamp == _stamp(self.base / path, RemoteFile(path, stamp["size"], stamp["digest"]))
+                for path, stamp in kept.items()
+            )
+        )
 
     def settle(self, wanted: list[RemoteFile]) -> None:
         """Move what has arrived to its place, and note what is there."""
@@ -164,19 +178,24 @@ def _bring(place: Hub, repo: Repo, wanted: list[RemoteFile], target: _Target, re
         check(repo.kind, target.output)
         with contextlib.suppress(OSError):  # a folder that may only be read is as complete
             target.settle(wanted)
-        report.line(f"{target.output} is complete: {_count(wanted)}, {_gib(size)}, as {place.host} lists them; "
-                    "nothing to fetch")
+        report.line(
+            f"{target.output} is complete: {_count(wanted)}, {_gib(size)}, as {place.host} lists them; nothing to fetch"
+        )
         return
     Refused.if_any(_not_ours(repo, missing, target))
     _room(target, missing)
     with files.lock(target.own / "lock"):
         todo = [f for f in missing if not f.is_at(target.arriving / f.path)]
-        report.line(f"{repo}: {_count(wanted)}, {_gib(size)}; {len(wanted) - len(todo)} here, "
-                    f"{len(todo)} to fetch ({_gib(sum(f.size for f in todo))})")
+        report.line(
+            f"{repo}: {_count(wanted)}, {_gib(size)}; {len(wanted) - len(todo)} here, "
+            f"{len(todo)} to fetch ({_gib(sum(f.size for f in todo))})"
+        )
         meter = _Meter(report, sum(f.size for f in todo))
         # Small files first: the index tells which weights there must be, before any of them is fetched.
-        for part in ([f for f in todo if not f.path.endswith(".safetensors")],
-                     [f for f in todo if f.path.endswith(".safetensors")]):
+        for part in (
+            [f for f in todo if not f.path.endswith(".safetensors")],
+            [f for f in todo if f.path.endswith(".safetensors")],
+        ):
             if repo.kind == "model" and part:
                 _index_is_listed(repo, place, wanted, target)
             _download(place, repo, part, target.arriving, meter, report)
@@ -244,8 +263,11 @@ def _not_ours(repo: Repo, missing: list[RemoteFile], target: _Target) -> list[Fa
         return []
     if holds := target.repo:
         return [] if holds == repo.name else [Fault(str(target.output), f"holds {holds}", right)]
-    return [Fault(str(target.base / f.path), "is there and is not the hub's", right) for f in missing
-            if (target.base / f.path).exists() and not f.path.endswith((".safetensors", ".parquet"))]
+    return [
+        Fault(str(target.base / f.path), "is there and is not the hub's", right)
+        for f in missing
+        if (target.base / f.path).exists() and not f.path.endswith((".safetensors", ".parquet"))
+    ]
 
 
 def _room(target: _Target, missing: list[RemoteFile]) -> None:
@@ -255,8 +277,13 @@ def _room(target: _Target, missing: list[RemoteFile]) -> None:
     disk = next(p for p in (target.base.absolute(), *target.base.absolute().parents) if p.is_dir())
     free = shutil.disk_usage(disk).free
     if free < needs:
-        raise Refused(Fault(str(target.output), f"{_gib(needs)} are needed and {_gib(free)} are free on its disk",
-                            "make room, or name another disk with --output"))
+        raise Refused(
+            Fault(
+                str(target.output),
+                f"{_gib(needs)} are needed and {_gib(free)} are free on its disk",
+                "make room, or name another disk with --output",
+            )
+        )
 
 
 def _index_is_listed(repo: Repo, place: Hub, wanted: list[RemoteFile], target: _Target) -> None:
@@ -265,8 +292,10 @@ def _index_is_listed(repo: Repo, place: Hub, wanted: list[RemoteFile], target: _
     if index and any(f.path == INDEX for f in wanted):
         absent = sorted(set(_shards(index)) - {f.path for f in wanted})
         if absent:
-            raise CellFailed(f"{repo} at {place.host} is not whole: {INDEX} names {', '.join(absent)}, which it does "
-                             "not hold; try another --revision or --from")
+            raise CellFailed(
+                f"{repo} at {place.host} is not whole: {INDEX} names {', '.join(absent)}, which it does "
+                "not hold; try another --revision or --from"
+            )
 
 
 def _shards(index: Path) -> dict[str, set[str]]:

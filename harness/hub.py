@@ -137,8 +137,11 @@ class ModelScope:
             raise self._told(error, repo) from None
         if not listed:  # the client takes an answer that says `Success: false` for an empty repository
             raise self._absent(repo)
-        return [RemoteFile(f.path, f.size or 0, f"sha256:{f.sha256.lower()}" if f.sha256 else "")
-                for f in listed if f.type != "tree"]
+        return [
+            RemoteFile(f.path, f.size or 0, f"sha256:{f.sha256.lower()}" if f.sha256 else "")
+            for f in listed
+            if f.type != "tree"
+        ]
 
     def download(self, repo: Repo, file: RemoteFile, folder: Path, moved: Moved, stop: threading.Event) -> None:
         if not file.digest:  # nothing would tell whether an old part and a new rest belong together
@@ -160,9 +163,17 @@ class ModelScope:
 
         def once() -> None:
             self._api.downloader.download_file(
-                repo.name, repo.kind, file.path, revision=repo.revision, local_dir=folder, cache_dir=folder.parent,
-                file_size=file.size or None, expected_sha256=file.digest.removeprefix("sha256:") or None,
-                progress_callbacks=[Counter], _cancel_event=stop)
+                repo.name,
+                repo.kind,
+                file.path,
+                revision=repo.revision,
+                local_dir=folder,
+                cache_dir=folder.parent,
+                file_size=file.size or None,
+                expected_sha256=file.digest.removeprefix("sha256:") or None,
+                progress_callbacks=[Counter],
+                _cancel_event=stop,
+            )
 
         try:
             _patiently(once, lambda: here, self._passing, stop)
@@ -228,13 +239,16 @@ class HuggingFace:
     def files(self, repo: Repo) -> list[RemoteFile]:
         try:
             api = self._hub.HfApi(endpoint=self._endpoint, token=self._token)
-            info: Any = api.repo_info(repo.name, repo_type=repo.kind, revision=repo.revision, files_metadata=True,
-                                      timeout=TIMEOUT)
+            info: Any = api.repo_info(
+                repo.name, repo_type=repo.kind, revision=repo.revision, files_metadata=True, timeout=TIMEOUT
+            )
         except Exception as error:
             raise self._told(error, repo) from None
         self._commits[repo] = info.sha or repo.revision  # so that all files are of one commit
-        return [RemoteFile(f.rfilename, f.size or 0, f"sha256:{f.lfs.sha256}" if f.lfs else f"git:{f.blob_id}")
-                for f in info.siblings or []]
+        return [
+            RemoteFile(f.rfilename, f.size or 0, f"sha256:{f.lfs.sha256}" if f.lfs else f"git:{f.blob_id}")
+            for f in info.siblings or []
+        ]
 
     def download(self, repo: Repo, file: RemoteFile, folder: Path, moved: Moved, stop: threading.Event) -> None:
         from tqdm.std import tqdm
@@ -254,9 +268,18 @@ class HuggingFace:
                 moved(int(self.here))
 
         try:
-            got = Path(self._hub.hf_hub_download(
-                repo.name, file.path, repo_type=repo.kind, revision=self._commits.get(repo, repo.revision),
-                local_dir=folder, token=self._token, endpoint=self._endpoint, tqdm_class=Bar))
+            got = Path(
+                self._hub.hf_hub_download(
+                    repo.name,
+                    file.path,
+                    repo_type=repo.kind,
+                    revision=self._commits.get(repo, repo.revision),
+                    local_dir=folder,
+                    token=self._token,
+                    endpoint=self._endpoint,
+                    tqdm_class=Bar,
+                )
+            )
         except _Stopped:
             raise
         except Exception as error:
@@ -304,8 +327,9 @@ def _modelscope_client() -> tuple[Any, Any, Any]:
     return api, config, errors
 
 
-def _patiently(once: Callable[[], None], here: Callable[[], int], passing: Callable[[Exception], bool],
-               stop: threading.Event) -> None:
+def _patiently(
+    once: Callable[[], None], here: Callable[[], int], passing: Callable[[Exception], bool], stop: threading.Event
+) -> None:
     """Call `once` until it ends well, or fails for good, or has failed len(PAUSES) + 1 times without new bytes."""
     pauses, best = list(PAUSES), -1
     while True:

@@ -20,16 +20,15 @@ def infer(
     """Serve `checkpoint`, ask `prompt` about `images`, and return the answer's text; raises Refused or CellFailed."""
     folder = resolve_model(checkpoint)
     parts, faults = _pictures(images)
-    if max_tokens < 1:
-        faults.append(Fault("--max-tokens", f"is {max_tokens}", "use 1 or more"))
+    for option, value in (("--max-tokens", max_tokens), ("--max-model-len", max_model_len)):
+        if value is not None and value < 1:
+            faults.append(Fault(option, f"is {value}", "use 1 or more"))
     Refused.if_any([*readable_faults(folder), *faults])
     settings = EngineSettings(images_per_prompt=max(1, len(images)), max_model_len=max_model_len, max_num_seqs=1)
     with tempfile.TemporaryDirectory() as logs:
         report.stage(f"starting vLLM on {folder}")
         log = Path(logs) / "vllm.log"
-        with engine.serving(
-            folder, settings, log, "model", lambda stage: report.stage(f"starting vLLM: {stage}")
-        ) as running:
+        with engine.serving(folder, settings, log, "model", lambda stage: report.stage(f"starting vLLM: {stage}")) as running:
             answer = running.chat([*parts, {"type": "text", "text": prompt}], max_tokens)
     return str(answer["choices"][0]["message"]["content"] or "")
 
@@ -45,6 +44,8 @@ def _pictures(paths: list[Path]) -> tuple[list[dict[str, object]], list[Fault]]:
             with Image.open(path) as picture:
                 png = io.BytesIO()
                 picture.convert("RGB").save(png, format="PNG")
+        except Image.DecompressionBombError as error:
+            faults.append(Fault(str(path), str(error)))
         except UnidentifiedImageError:
             faults.append(Fault(str(path), "is no picture that Pillow reads"))
         except OSError as error:

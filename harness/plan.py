@@ -6,10 +6,10 @@ Reads file headers and metadata only; nothing heavy is imported, nothing is writ
 from __future__ import annotations
 
 import fnmatch
+import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,6 +19,7 @@ from harness.record import SCHEMA_VERSION, CellId
 from harness.suite import Suite, nearest
 from harness.workloads import WORKLOADS, workload
 from quantize import fit, readable, verify
+from quantize.checkpoint import tensors
 from quantize.recipe import Recipe
 
 MODELS = Path("models")
@@ -114,10 +115,14 @@ def checkpoint_faults(folder: Path) -> list[Fault]:
         found.append(Fault(str(folder / "config.json"), f"cannot be read: {error}"))
     if not any(folder.glob("*.safetensors")):
         found.append(Fault(str(folder), "is no checkpoint: it has no .safetensors file"))
+    if not found:
+        try:
+            tensors(folder)
+        except Refused as refused:
+            found += refused.faults
     return found
 
 
-@cache
 def content_hash(folder: Path) -> str:
     """SHA-256 over a checkpoint's files, kept in the cache folder for as long as sizes and times stay the same."""
     stats = [
@@ -138,13 +143,15 @@ def make_plan(suite: Suite, checkpoints: Path, only: str | None = None) -> Plan:
     source = resolve_model(suite.model)
     faults: list[Fault] = []
     variants = [_planned(suite, name, source, checkpoints, faults) for name in suite.variants]
+    if not any(True for _ in suite.workloads.named()):
+        faults.append(Fault("workloads", "is empty: nothing would be measured", "for example accuracy: {tasks: [demo_vl]}"))
     cells = every = [cell for variant in variants for cell in _cells(suite, variant, faults)]
     if only:
         kept = [c for c in every if fnmatch.fnmatch(c.label, only) or fnmatch.fnmatch(c.label, f"*{only}*")]
         if not kept and not faults:
             faults.append(Fault(f"--only {only}", "matches no Cell" + nearest(only, [c.label for c in every])))
         cells = kept
-    faults += engine.port_faults(suite.engine)
+    faults += engine.setting_faults(suite.engine)
     plan = Plan(suite, source, variants, cells, every, list(dict.fromkeys(faults)))
     plan.faults += _device_faults(plan) + _twins(plan)
     return plan
@@ -181,9 +188,24 @@ def _planned(suite: Suite, name: str, source: Path, checkpoints: Path, faults: l
     found, facts = fit.plan_recipe(source, variant.recipe, _kernel_target(), suite.calibration, quantize.python)
     faults += [Fault(f"variants.{name}: {f.where}", f.what, f.right) for f in found]
     planned = PlannedVariant(name, "recipe", path, variant.recipe, fit=facts)
-    if (path / "manifest.json").is_file() and not checkpoint_faults(path):
-        planned.content = content_hash(path)
+    if path.exists():
+        damage = checkpoint_faults(path) or manifest_faults(path)
+        faults += damage
+        planned.content = None if damage else content_hash(path)
     return planned
+
+
+def manifest_faults(checkpoint: Path) -> list[Fault]:
+    """A checkpoint that was built here must still be what its manifest says: nothing else is that recipe's product."""
+    again = "build it again with `python -m harness quantize SUITE --force`"
+    try:
+        listed = json.loads((checkpoint / "manifest.json").read_text(encoding="utf-8"))["files"]
+        lines = [f"{name}\0{listed[name]['sha256']}\n" for name in sorted(listed) if name not in NOT_WEIGHTS]
+    except (OSError, ValueError, KeyError, TypeError):
+        return [Fault(str(checkpoint), "has no manifest.json that can be read", again)]
+    if hashlib.sha256("".join(lines).encode()).hexdigest() != content_hash(checkpoint):
+        return [Fault(str(checkpoint), "is not what its manifest.json says: a file was changed or lost", again)]
+    return []
 
 
 def readable_faults(checkpoint: Path) -> list[Fault]:
@@ -232,9 +254,9 @@ def _twins(plan: Plan) -> list[Fault]:
     found: list[Fault] = []
     seen: dict[tuple[str | None, int], str] = {}
     for variant in plan.variants:
-        if not variant.built:
-            continue
-        same = (variant.content, plan.suite.variants[variant.name].repeat)
+        # A recipe that is not built yet is told by its folder, whose name ends in the recipe's hash.
+        what = variant.content or str(variant.path).removeprefix(str(variant.path.parent / variant.name))
+        same = (what, plan.suite.variants[variant.name].repeat)
         if same in seen:
             found.append(
                 Fault(

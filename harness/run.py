@@ -31,11 +31,12 @@ def run_suite(
     interrupted or killed goes on where it stopped.
     """
     plan = make_plan(suite, checkpoints, only)
-    Refused.if_any(plan.faults)
+    Refused.if_any([*folder.faults(), *plan.faults])
     report.stage("checking the documents")
     Refused.if_any(preflight(plan, folder, fresh))
     try:
-        with files.lock(folder.path.with_name(f".{folder.path.name}.lock")):
+        place = folder.path.resolve()
+        with files.lock(place.with_name(f".{place.name}.lock")):
             if fresh and (aside := folder.set_aside()):
                 report.line(f"the earlier run is kept at {aside}")
             return _carry_out(plan, folder, checkpoints, report, only)
@@ -49,12 +50,11 @@ def run_suite(
         ) from None
 
 
-def _carry_out(
-    plan: Plan, folder: RunFolder, checkpoints: Path, report: Reporter, only: str | None
-) -> tuple[Plan, list[str]]:
+def _carry_out(plan: Plan, folder: RunFolder, checkpoints: Path, report: Reporter, only: str | None) -> tuple[Plan, list[str]]:
     failures = build(plan, plan.to_build(), folder.logs, report)
     if plan.to_build():
         plan = make_plan(plan.suite, checkpoints, only)
+        failures += [str(fault) for fault in plan.faults]
     folder.write(run_facts(plan, folder.read()))
     for variant in plan.variants:
         cells = [c for c in plan.of(variant.name) if c.identity is not None and not _done(folder, c)]
@@ -131,9 +131,7 @@ def build(plan: Plan, variants: list[PlannedVariant], logs: Path, report: Report
     failures: dict[str, str] = {}
     done: set[str] = set()
     with log.open("wb") as output:
-        process = environments.quantize().start(
-            ["-m", "quantize", str(job_file)], stdout=subprocess.PIPE, stderr=output
-        )
+        process = environments.quantize().start(["-m", "quantize", str(job_file)], stdout=subprocess.PIPE, stderr=output)
         try:
             assert process.stdout is not None
             for line in process.stdout:
@@ -166,9 +164,7 @@ def _build_event(event: Event, done: set[str], failures: dict[str, str], report:
         report.line(f"{event.kind}: {event.message}")
 
 
-def _measure(
-    plan: Plan, variant: PlannedVariant, cells: list[PlannedCell], folder: RunFolder, report: Reporter
-) -> list[str]:
+def _measure(plan: Plan, variant: PlannedVariant, cells: list[PlannedCell], folder: RunFolder, report: Reporter) -> list[str]:
     """Start one engine for the variant and measure its Cells; returns a line for each that failed."""
     log = folder.logs / f"{variant.name}.log"
     failures = []

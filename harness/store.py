@@ -47,10 +47,14 @@ class RunFolder:
         """run.json, or an empty mapping; raises Refused when it is not JSON."""
         path = self.path / "run.json"
         try:
-            return dict(json.loads(path.read_text(encoding="utf-8")))
+            facts = dict(json.loads(path.read_text(encoding="utf-8")))
+            missing = [key for key in ("suite", "baseline", "variants", "cells") if key not in facts]
+            if missing:
+                raise ValueError(f"it has no {', '.join(missing)}")
+            return facts
         except FileNotFoundError:
             return {}
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, TypeError) as error:
             raise Refused(Fault(str(path), f"cannot be read: {error}", "use another --output, or --fresh")) from None
 
     def write(self, facts: dict[str, Any]) -> None:
@@ -58,11 +62,14 @@ class RunFolder:
         files.write_json(self.path / "run.json", facts)
 
     def record(self, key: str) -> Record | None:
-        """The Record of a Cell, or None when there is none, or none that this version can read."""
+        """The Record of a Cell; None when there is none, none that this version can read, or when samples are missing."""
         try:
-            return Record.model_validate_json((self.path / "records" / f"{key}.json").read_bytes())
+            record = Record.model_validate_json((self.path / "records" / f"{key}.json").read_bytes())
+            if record.samples and self.samples_path(key).read_bytes().count(b"\n") != record.samples:
+                return None
         except (OSError, ValidationError):
             return None
+        return record
 
     def records(self) -> Iterator[Record]:
         """The Records of the Cells planned last, in the plan's order."""
@@ -91,6 +98,17 @@ class RunFolder:
             with path.open(encoding="utf-8") as file:
                 for line in file:
                     yield Sample.model_validate_json(line)
+
+    def faults(self) -> list[Fault]:
+        """What forbids writing a Run here: a file in the way, or a folder that holds something else."""
+        if self.path.exists() and not self.path.is_dir():
+            return [Fault(str(self.path), "is a file", "name another folder with --output")]
+        if self.path.is_dir() and any(self.path.iterdir()) and not (self.path / "run.json").is_file():
+            strange = {p.name for p in self.path.iterdir()} - {"logs", "records", "samples", "report.md"}
+            if strange:
+                what = f"is no Run and holds other files ({sorted(strange)[0]})"
+                return [Fault(str(self.path), what, "name another folder with --output")]
+        return []
 
     def set_aside(self) -> Path | None:
         """Rename the whole Run to make place for a fresh one; returns its new place, or None when there was none."""

@@ -89,8 +89,6 @@ class AccuracySpec(Strict):
     """Ask through the model's chat template. Image tasks need it: the template places the image tokens."""
     num_fewshot: int = Field(default=0, ge=0)
     """Examples before the question. Image tasks take none: lm-eval drops the examples' images."""
-    documents: Literal["fail", "score_zero"] = "fail"
-    """What a document that cannot be asked means: refuse the run, or count as wrong for both arms alike."""
 
 
 class Workloads(Strict):
@@ -195,9 +193,7 @@ def load_suite(path: Path, overrides: Sequence[str] = ()) -> Suite:
     try:
         text = path.read_text(encoding="utf-8")
     except IsADirectoryError:
-        raise Refused(
-            Fault(str(path), "is a folder", "name a suite file, for example suites/vl_accuracy.yaml")
-        ) from None
+        raise Refused(Fault(str(path), "is a folder", "name a suite file, for example suites/vl_accuracy.yaml")) from None
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "is not UTF-8 text"
         raise Refused(Fault(str(path), reason, "name a suite file, for example suites/vl_accuracy.yaml")) from None
@@ -210,7 +206,10 @@ def load_suite(path: Path, overrides: Sequence[str] = ()) -> Suite:
         raise Refused(Fault(where, f"is not YAML: {getattr(error, 'problem', error)}")) from None
     if not isinstance(data, dict):
         raise Refused(Fault(str(path), "holds no mapping of keys to values"))
-    Refused.if_any(_duplicate_keys(tree, path))
+    try:
+        Refused.if_any(_duplicate_keys(tree, path))
+    except RecursionError:
+        raise Refused(Fault(str(path), "holds an anchor that refers to itself")) from None
     for override in overrides:
         _apply(data, override)
     try:
@@ -242,9 +241,7 @@ def _duplicate_keys(node: Any, path: Path) -> Iterator[Fault]:
         seen: set[str] = set()
         for key, value in node.value:
             if key.value in seen:
-                yield Fault(
-                    f"{path}:{key.start_mark.line + 1}", f"the key {key.value!r} stands twice", "keep one of them"
-                )
+                yield Fault(f"{path}:{key.start_mark.line + 1}", f"the key {key.value!r} stands twice", "keep one of them")
             seen.add(key.value)
             yield from _duplicate_keys(value, path)
     elif isinstance(node, yaml.SequenceNode):

@@ -100,7 +100,7 @@ def header(file: Path) -> dict[str, Tensor]:
             if 8 + length + end > size:
                 raise ValueError(f"{name} ends at byte {8 + length + end} of {size}: the file is cut short")
             found[name] = Tensor(name, entry["dtype"], tuple(entry["shape"]), file, 8 + length + begin, end - begin)
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise Refused(Fault(str(file), f"not a whole safetensors file ({error})", "fetch or build it again")) from None
     return found
 
@@ -138,7 +138,8 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 def is_tied(config: dict[str, Any]) -> bool:
     """Whether the output head is the embedding table; composite configs say it in either place."""
-    inner = config.get("text_config") or {}
+    inner = config.get("text_config")
+    inner = inner if isinstance(inner, dict) else {}
     return bool(inner.get("tie_word_embeddings", config.get("tie_word_embeddings", False)))
 
 

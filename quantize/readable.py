@@ -22,6 +22,14 @@ ARGUMENTS = ("weights", "input_activations", "output_activations")
 
 
 def readable(checkpoint: Path) -> list[Fault]:
+    """`unknown_fields`, and a section of another form than an object of objects is a fault too."""
+    try:
+        return unknown_fields(checkpoint)
+    except (AttributeError, TypeError) as error:
+        return [Fault("config.json: quantization_config", f"is not of the form that vLLM reads ({error})")]
+
+
+def unknown_fields(checkpoint: Path) -> list[Fault]:
     """Fields of the section that the installed compressed-tensors does not know, each with both versions."""
     try:
         section = read_config(checkpoint).get("quantization_config")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -132,17 +133,47 @@ def verify(checkpoint: Path, source: Path | None = None) -> Report:
             original = (read_config(source), tensors(source))
         except Refused as refused:
             faults += refused.faults
-    faults += _index_faults(checkpoint, table)
-    faults += side_file_faults(checkpoint, source, config)
+    checks: list[tuple[str, Callable[[], list[Fault]]]] = [
+        ("model.safetensors.index.json", lambda: _index_faults(checkpoint, table)),
+        ("side files", lambda: side_file_faults(checkpoint, source, config)),
+    ]
     if table:
-        faults += _section_faults(config, table)
-        faults += _scheme_faults(config, table)
-        faults += _placement_faults(config, table)
-        faults += _value_faults(table)
-        faults += _tie_faults(config, table)
+        checks += [
+            (SECTION, lambda: _section_faults(config, table)),
+            (SECTION, lambda: _scheme_faults(config, table)),
+            (SECTION, lambda: _placement_faults(config, table)),
+            ("tensors", lambda: _value_faults(table)),
+            ("config.json", lambda: _tie_faults(config, table)),
+        ]
     if table and original is not None:
-        faults += _source_faults(config, table, *original)
-    return _report(checkpoint, source, faults, _structure(config, table) if table else None, storage(checkpoint))
+        checks.append(("tensors", lambda: _source_faults(config, table, *original)))
+    for where, check in checks:
+        faults += _tried(where, check)
+    structure = None
+    if table:
+        try:
+            structure = _structure(config, table)
+        except UNREADABLE as error:
+            faults.append(_unreadable(SECTION, error))
+    return _report(checkpoint, source, faults, structure, storage(checkpoint))
+
+
+SECTION = "config.json: quantization_config"
+UNREADABLE = (AttributeError, KeyError, TypeError, ValueError, IndexError, ZeroDivisionError)
+
+
+def _tried(where: str, check: Callable[[], list[Fault]]) -> list[Fault]:
+    """What a check finds; a value of a kind that it cannot read is a fault as well, not an exception."""
+    try:
+        return check()
+    except Refused as refused:
+        return list(refused.faults)
+    except UNREADABLE as error:
+        return [_unreadable(where, error)]
+
+
+def _unreadable(where: str, error: Exception) -> Fault:
+    return Fault(where, f"holds a value that cannot be read ({type(error).__name__}: {error})")
 
 
 def _report(checkpoint: Path, source: Path | None, faults: list[Fault], structure: Structure | None = None,

@@ -25,9 +25,7 @@ def show(plan: Plan, folder: RunFolder, console: Console) -> None:
 def tables(plan: Plan, folder: RunFolder) -> list[Table]:
     """Variants, and the Cells by variant with an estimate from what the same Cells of other variants took."""
     seconds = {
-        record.cell.label.partition("/")[2]: record.provenance.seconds
-        for record in folder.records()
-        if record.status == "done"
+        record.cell.label.partition("/")[2]: record.provenance.seconds for record in folder.records() if record.status == "done"
     }
     variants, starts, estimate, unknown = [], 0, 0.0, 0
     for variant in plan.variants:

@@ -13,6 +13,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from harness.compare import Comparison, compare_run
+from harness.errors import Fault
 from harness.record import Record
 from harness.stats import Interval
 from harness.store import RunFolder
@@ -81,20 +82,22 @@ def tables(run: RunFolder) -> list[Table]:
     """All tables of a Run, those with rows only."""
     facts, records = run.read(), list(run.records())
     made = [
-        accuracy(compare_run(run, facts["baseline"]), facts["baseline"]),
+        accuracy(*compare_run(run, facts["baseline"]), facts["baseline"]),
         scores(records),
         storage(facts),
         structure(facts),
         engines(records),
     ]
-    return [table for table in made if len(table.frame)]
+    return [table for table in made if len(table.frame) or table.notes]
 
 
-def accuracy(comparisons: Iterable[Comparison], baseline: str) -> Table:
+def accuracy(comparisons: Iterable[Comparison], faults: Iterable[Fault], baseline: str) -> Table:
     """What each candidate lost and gained against the baseline."""
     rows, notes = [], []
     for c in comparisons:
-        recovery = f"{100 * c.recovery.value:.2f} [{100 * c.recovery.low:.2f}, {100 * c.recovery.high:.2f}]"
+        recovery = f"{percent(c.recovery.value)} [{percent(c.recovery.low)}, {percent(c.recovery.high)}]"
+        if c.recovery.value != c.recovery.value:
+            recovery = f"{NOT_MEASURED} (the baseline has none right)"
         rows.append(
             {
                 "variant": c.candidate,
@@ -118,6 +121,7 @@ def accuracy(comparisons: Iterable[Comparison], baseline: str) -> Table:
             )
     if rows:
         notes.append("Intervals: 95 %, paired bootstrap by question. p: McNemar's exact test of lost against gained.")
+    notes += [f"Not compared: {fault}" for fault in faults]
     return Table("Accuracy against the baseline", pd.DataFrame(rows), notes)
 
 
@@ -142,9 +146,7 @@ def scores(records: Iterable[Record]) -> Table:
                 "seconds": f"{r.provenance.seconds:.1f}",
             }
         )
-    return Table(
-        "Scores", pd.DataFrame(rows), ["± is one standard error. Unparsed answers count as wrong."] if rows else []
-    )
+    return Table("Scores", pd.DataFrame(rows), ["± is one standard error. Unparsed answers count as wrong."] if rows else [])
 
 
 def _share(record: Record, name: str) -> str:

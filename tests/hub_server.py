@@ -133,8 +133,16 @@ class _Handler(BaseHTTPRequestHandler):
         if query.get("Revision") != "master":
             return self._json(404, {"Code": 10010205002, "Message": "no such revision", "Success": False})
         if what in ("/repo/files", "/repo/tree"):
-            listed = [{"Path": p, "Name": p, "Type": "blob", "Size": len(b),
-                       "Sha256": hashlib.sha256(b).hexdigest() if self.hub.hashes else ""} for p, b in files.items()]
+            listed = [
+                {
+                    "Path": p,
+                    "Name": p,
+                    "Type": "blob",
+                    "Size": len(b),
+                    "Sha256": hashlib.sha256(b).hexdigest() if self.hub.hashes else "",
+                }
+                for p, b in files.items()
+            ]
             folders = sorted({p.rpartition("/")[0] for p in files} - {""})
             return self._data({"Files": listed + [{"Path": f, "Name": f, "Type": "tree", "Size": 0} for f in folders]})
         self._file(repo, query["FilePath"], {})
@@ -145,15 +153,31 @@ class _Handler(BaseHTTPRequestHandler):
             return self._json(404, {"error": "Repository not found"}, {"X-Error-Code": "RepoNotFound"})
         if revision not in ("main", COMMIT):
             return self._json(404, {"error": "Invalid rev id"}, {"X-Error-Code": "RevisionNotFound"})
-        self._json(200, {"id": repo.partition("/")[2], "sha": COMMIT, "siblings": [
-            {"rfilename": p, "size": len(b), "blobId": _blob(b)} | (
-                {"lfs": {"sha256": hashlib.sha256(b).hexdigest(), "size": len(b), "pointerSize": 130}} if _large(p) else {})
-            for p, b in files.items()]})
+        self._json(
+            200,
+            {
+                "id": repo.partition("/")[2],
+                "sha": COMMIT,
+                "siblings": [
+                    {"rfilename": p, "size": len(b), "blobId": _blob(b)}
+                    | (
+                        {"lfs": {"sha256": hashlib.sha256(b).hexdigest(), "size": len(b), "pointerSize": 130}}
+                        if _large(p)
+                        else {}
+                    )
+                    for p, b in files.items()
+                ],
+            },
+        )
 
     def _huggingface_file(self, repo: str, path: str) -> None:
         data = self.hub.repos[repo][path]
-        self._file(repo, path, {"X-Repo-Commit": COMMIT, "X-Linked-Size": str(len(data)), "ETag": f'"{_blob(data)}"'} | (
-            {"X-Linked-ETag": f'"{hashlib.sha256(data).hexdigest()}"'} if _large(path) else {}))
+        self._file(
+            repo,
+            path,
+            {"X-Repo-Commit": COMMIT, "X-Linked-Size": str(len(data)), "ETag": f'"{_blob(data)}"'}
+            | ({"X-Linked-ETag": f'"{hashlib.sha256(data).hexdigest()}"'} if _large(path) else {}),
+        )
 
     def _file(self, repo: str, path: str, headers: dict[str, str]) -> None:
         if self.hub.denied:
@@ -182,13 +206,13 @@ class _Handler(BaseHTTPRequestHandler):
         if self.command == "HEAD":
             return
         if path in self.hub.cut:
-            self.wfile.write(data[first:self.hub.cut.pop(path)])
+            self.wfile.write(data[first : self.hub.cut.pop(path)])
             self.wfile.flush()
             self.close_connection = True
             self.connection.shutdown(2)
             return
         if path in self.hub.stall:
-            self.wfile.write(data[first:self.hub.stall.pop(path)])
+            self.wfile.write(data[first : self.hub.stall.pop(path)])
             self.wfile.flush()
             self.hub.ended.wait(20)
             return

@@ -20,9 +20,7 @@ TEXT = dict(
     head_dim=128,
     vocab_size=151936,
     max_position_embeddings=262144,
-    rope_parameters=dict(
-        rope_type="default", rope_theta=5_000_000.0, mrope_interleaved=True, mrope_section=[24, 20, 20]
-    ),
+    rope_parameters=dict(rope_type="default", rope_theta=5_000_000.0, mrope_interleaved=True, mrope_section=[24, 20, 20]),
 )
 VISION = dict(
     depth=27,

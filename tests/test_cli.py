@@ -63,6 +63,7 @@ def test_help_imports_nothing_heavy():
         (("infer", "demo", "--prompt", "x", "--image", "none.png"), "No such file or directory"),
         (("infer", "demo", "--prompt", "x", "--image", "pyproject.toml"), "is no picture"),
         (("infer", "demo", "--prompt", "x", "--max-tokens", "0"), "use 1 or more"),
+        (("infer", "demo", "--prompt", "x", "--max-model-len", "0"), "--max-model-len: is 0"),
     ],
 )
 def test_bad_input_is_one_line_and_status_2(arguments, told):
@@ -89,9 +90,7 @@ def test_report_prints_tables_and_markdown(tmp_path):
     run = RunFolder(tmp_path / "r")
     for variant, key in (("a", "1"), ("b", "2")):
         run.add(record(variant, key), [sample("1", 1.0), sample("2", 0.0)])
-    run.write(
-        {"suite": {"name": "s", "model": "m"}, "baseline": "a", "variants": {"a": {}, "b": {}}, "cells": ["1", "2"]}
-    )
+    run.write({"suite": {"name": "s", "model": "m"}, "baseline": "a", "variants": {"a": {}, "b": {}}, "cells": ["1", "2"]})
     done = harness("report", str(run.path), "--markdown")
     assert done.returncode == 0 and "| b | t | 2 |" in done.stdout
     assert "Accuracy against the baseline" in harness("report", str(run.path)).stdout

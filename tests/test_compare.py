@@ -60,9 +60,7 @@ def test_arms_that_were_not_asked_the_same_are_refused(before, after, told):
 
 def test_every_field_in_which_two_records_differ_is_named():
     left = record("a", "1")
-    right = record(
-        "b", "2", engine={"max_num_seqs": 32, "enforce_eager": True}, versions={"vllm": "0.26.0", "torch": "2.13.0"}
-    )
+    right = record("b", "2", engine={"max_num_seqs": 32, "enforce_eager": True}, versions={"vllm": "0.26.0", "torch": "2.13.0"})
     assert unlike(left, record("b", "3", repeat=1)) == []
     assert unlike(left, right) == [
         "engine.enforce_eager: None and True",
@@ -95,15 +93,34 @@ def test_a_run_is_compared_task_by_task_and_in_total(tmp_path):
         (record("b", "3", "t"), other),
         (record("b", "4", "u"), other),
     )
-    assert [(c.task, c.n, c.lost, c.gained) for c in compare_run(run, "a")] == [
+    assert [(c.task, c.n, c.lost, c.gained) for c in compare_run(run, "a")[0]] == [
         ("t", 40, 4, 1),
         ("u", 40, 4, 1),
         ("all", 80, 8, 2),
     ]
 
 
-def test_a_run_whose_arms_differ_is_refused(tmp_path):
+def test_arms_that_were_measured_differently_are_left_out_and_named(tmp_path):
     base, other = arms(4, 0, 0)
-    run = run_of(tmp_path, (record("a", "1"), base), (record("b", "2", engine={"max_num_seqs": 32}), other))
-    with pytest.raises(Refused, match="max_num_seqs: 8 and 32"):
-        compare_run(run, "a")
+    run = run_of(
+        tmp_path,
+        (record("a", "1", "t"), base),
+        (record("a", "2", "u"), base),
+        (record("b", "3", "t", engine={"max_num_seqs": 32}), other),
+        (record("b", "4", "u"), other),
+    )
+    found, faults = compare_run(run, "a")
+    assert [c.task for c in found] == ["u"]
+    assert len(faults) == 1 and "max_num_seqs: 8 and 32" in str(faults[0])
+
+
+def test_a_total_of_some_tasks_says_so(tmp_path):
+    base, other = arms(4, 0, 0)
+    run = run_of(tmp_path, *[(record("a", k, k), base) for k in "tuv"], *[(record("b", "b" + k, k), other) for k in "tu"])
+    assert [c.task for c in compare_run(run, "a")[0]] == ["t", "u", "2 of 3 tasks"]
+
+
+def test_documents_with_one_id_cannot_be_paired():
+    twice = [sample("1", 1), sample("1", 0)]
+    with pytest.raises(Refused, match="two documents with one id"):
+        pair(twice, twice, "b/t")

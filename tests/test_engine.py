@@ -43,10 +43,7 @@ def test_facts_of_a_cpu_log_are_none_with_a_reason():
 
 
 def test_weights_that_were_not_loaded_are_kept_as_warnings():
-    log = (
-        CPU_LOG
-        + "WARNING 11-26 [qwen3.py:1] Parameter visual.blocks.0.attn.qkv.weight_packed not found in params_dict\n"
-    )
+    log = CPU_LOG + "WARNING 11-26 [qwen3.py:1] Parameter visual.blocks.0.attn.qkv.weight_packed not found in params_dict\n"
     assert "visual.blocks.0" in engine.read_facts(log, [], 1.0).warnings[0]
 
 

@@ -27,8 +27,19 @@ from tests.quantize import shapes
 NAME = "Qwen/Tiny-VL"
 TOKEN = "ms-5ecre7-5ecre7-5ecre7"
 FIRST, SECOND = "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"
-NEEDED = {"config.json", "generation_config.json", "tokenizer.json", "merges.txt", "preprocessor_config.json",
-          "chat_template.jinja", fetching.INDEX, FIRST, SECOND, "README.md", "LICENSE"}
+NEEDED = {
+    "config.json",
+    "generation_config.json",
+    "tokenizer.json",
+    "merges.txt",
+    "preprocessor_config.json",
+    "chat_template.jinja",
+    fetching.INDEX,
+    FIRST,
+    SECOND,
+    "README.md",
+    "LICENSE",
+}
 SOURCES = pytest.mark.parametrize("source", ["modelscope", "huggingface"])
 
 
@@ -42,13 +53,30 @@ def shard(folder: Path, *names: str) -> bytes:
 def model(tmp_path: Path) -> dict[str, bytes]:
     """A repository with a sharded checkpoint and what other programs keep beside it."""
     index = {"metadata": {}, "weight_map": {"a.weight": FIRST, "b.weight": SECOND}}
-    texts = {"config.json": json.dumps(shapes.config()), "generation_config.json": "{}", "tokenizer.json": "{}",
-             "merges.txt": "a b", "preprocessor_config.json": "{}", "chat_template.jinja": "{{ x }}",
-             fetching.INDEX: json.dumps(index), "README.md": "# T", "LICENSE": "Apache", "configuration.json": "{}",
-             ".gitattributes": "*", "pytorch_model.bin": "x" * 999, "pytorch_model.bin.index.json": "{}",
-             "model.onnx": "x", "license_head.pt": "x", "onnx/config.json": "{}", "original/params.json": "{}"}
+    texts = {
+        "config.json": json.dumps(shapes.config()),
+        "generation_config.json": "{}",
+        "tokenizer.json": "{}",
+        "merges.txt": "a b",
+        "preprocessor_config.json": "{}",
+        "chat_template.jinja": "{{ x }}",
+        fetching.INDEX: json.dumps(index),
+        "README.md": "# T",
+        "LICENSE": "Apache",
+        "configuration.json": "{}",
+        ".gitattributes": "*",
+        "pytorch_model.bin": "x" * 999,
+        "pytorch_model.bin.index.json": "{}",
+        "model.onnx": "x",
+        "license_head.pt": "x",
+        "onnx/config.json": "{}",
+        "original/params.json": "{}",
+    }
     return {p: t.encode() for p, t in texts.items()} | {
-        FIRST: shard(tmp_path, "a.weight"), SECOND: shard(tmp_path, "b.weight"), "consolidated.safetensors": b"x"}
+        FIRST: shard(tmp_path, "a.weight"),
+        SECOND: shard(tmp_path, "b.weight"),
+        "consolidated.safetensors": b"x",
+    }
 
 
 @pytest.fixture
@@ -77,8 +105,13 @@ def environment(folder: Path, held: HubServer) -> dict[str, str]:
     return state | {"MODELSCOPE_ENDPOINT": held.url, "HF_ENDPOINT": held.url, "NO_PROXY": "127.0.0.1,localhost"}
 
 
-def get(source: str = "modelscope", name: str = NAME, revision: str | None = None, output: Path | None = None,
-        kind: hub.Kind = "model") -> Path:
+def get(
+    source: str = "modelscope",
+    name: str = NAME,
+    revision: str | None = None,
+    output: Path | None = None,
+    kind: hub.Kind = "model",
+) -> Path:
     with Reporter() as report:
         return fetch(kind, name, source, revision, output, report)
 
@@ -145,8 +178,7 @@ def test_a_cut_connection_goes_on_where_it_broke(server, model, source, monkeypa
 def test_a_killed_fetch_goes_on(server, model, tmp_path):
     server.stall = {SECOND: 6000}
     command = [sys.executable, "-m", "harness", "fetch", "model", NAME]
-    process = subprocess.Popen(command, cwd=tmp_path, env=dict(os.environ, PYTHONPATH=str(ROOT)),
-                               stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(command, cwd=tmp_path, env=dict(os.environ, PYTHONPATH=str(ROOT)), stderr=subprocess.DEVNULL)
     until = time.monotonic() + 30
     while not (partial(tmp_path).is_file() and partial(tmp_path).stat().st_size == 6000):
         assert time.monotonic() < until and process.poll() is None
@@ -200,8 +232,9 @@ def test_forged_bytes_never_get_the_file_s_name(server, source):
 
 
 @SOURCES
-@pytest.mark.parametrize(("name", "revision", "told"), [
-    ("Qwen/Nothing", None, "there is no such model"), (NAME, "v9", "there is no revision v9")])
+@pytest.mark.parametrize(
+    ("name", "revision", "told"), [("Qwen/Nothing", None, "there is no such model"), (NAME, "v9", "there is no revision v9")]
+)
 def test_what_the_hub_does_not_hold_is_refused(server, source, name, revision, told):
     with pytest.raises(Refused, match=told):
         get(source, name, revision)
@@ -302,9 +335,14 @@ def test_a_malformed_name_is_refused_without_a_question(server, name):
     assert server.asked == []
 
 
-@pytest.mark.parametrize(("listed", "told"), [
-    (["pytorch_model.bin", "config.json"], r"holds no \.safetensors file"), (["model.safetensors"], r"holds no config\.json"),
-    (["../config.json"], "outside itself")])
+@pytest.mark.parametrize(
+    ("listed", "told"),
+    [
+        (["pytorch_model.bin", "config.json"], r"holds no \.safetensors file"),
+        (["model.safetensors"], r"holds no config\.json"),
+        (["../config.json"], "outside itself"),
+    ],
+)
 def test_a_repository_that_is_no_checkpoint_is_refused(listed, told):
     with pytest.raises(Refused, match=told):
         fetching.needed(hub.Repo("model", NAME, "master"), [hub.RemoteFile(p, 1) for p in listed])
@@ -313,8 +351,13 @@ def test_a_repository_that_is_no_checkpoint_is_refused(listed, told):
 @SOURCES
 def test_a_data_set_brings_its_tables(server, source):
     server.repos["datasets/o/calibration"] = {
-        "llm.parquet": b"PAR1" + bytes(300) + b"PAR1", "data/part.jsonl": b"{}\n", "data/x.json": b"{}",
-        "README.md": b"# d", "script.py": b"x", ".gitattributes": b"*"}
+        "llm.parquet": b"PAR1" + bytes(300) + b"PAR1",
+        "data/part.jsonl": b"{}\n",
+        "data/x.json": b"{}",
+        "README.md": b"# d",
+        "script.py": b"x",
+        ".gitattributes": b"*",
+    }
     folder = get(source, "o/calibration", kind="dataset")
     assert folder == Path("data/o/calibration")
     assert held_by(folder) == {"llm.parquet", "data/part.jsonl", "data/x.json", "README.md"}

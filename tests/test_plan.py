@@ -11,6 +11,7 @@ import pytest
 
 from harness import environments
 from harness.errors import Refused
+from harness.files import file_sha256
 from harness.plan import make_plan
 from harness.suite import Workloads, load_suite
 from harness.workloads import WORKLOADS
@@ -154,9 +155,7 @@ def test_a_field_that_the_servers_compressed_tensors_does_not_know(write_suite, 
     config = json.loads((packed / "config.json").read_text())
     config["quantization_config"]["config_groups"]["group_0"]["weights"]["invented"] = 1
     (packed / "config.json").write_text(json.dumps(config))
-    found = told(
-        write_suite(SUITE.replace("bf16: {}", "bf16: {}\n  mine: {checkpoint: " + str(packed) + "}")), tmp_path
-    )
+    found = told(write_suite(SUITE.replace("bf16: {}", "bf16: {}\n  mine: {checkpoint: " + str(packed) + "}")), tmp_path)
     assert "invented" in found and "compressed-tensors 0.17" in found
 
 
@@ -192,8 +191,40 @@ def test_the_cache_of_content_hashes_sees_a_change(write_suite, tmp_path, checkp
     from harness.plan import content_hash
 
     copy = Path(shutil.copytree(checkpoint, tmp_path / "copy"))
-    content_hash.cache_clear()
     before = content_hash(copy)
     (copy / "generation_config.json").write_text('{"temperature": 0.1}')
-    content_hash.cache_clear()
     assert content_hash(copy) != before
+
+
+def test_one_recipe_under_two_names_is_refused_before_it_is_built_twice(write_suite, tmp_path, fake_quantize):
+    twins = INT4.replace("  int4:\n", "  int4:\n    recipe: {group_size: 128}\n  twin:\n")
+    assert "variants.twin: is the same checkpoint as int4" in told(write_suite(twins), tmp_path)
+
+
+def test_a_product_that_is_not_what_its_manifest_says(write_suite, tmp_path, fake_quantize, checkpoint):
+    path = plan(write_suite(INT4), tmp_path).variants[1].path
+    shapes.write_quantized(path, checkpoint)
+    assert "has no manifest.json" in told(write_suite(INT4), tmp_path)
+    listed = {p.name: {"sha256": file_sha256(p)} for p in path.iterdir()}
+    (path / "manifest.json").write_text(json.dumps({"files": listed}))
+    made = plan(write_suite(INT4), tmp_path)
+    assert not made.faults and made.variants[1].built
+    weights = path / "model.safetensors"
+    data = bytearray(weights.read_bytes())
+    data[-1] ^= 255
+    weights.write_bytes(data)
+    found = told(write_suite(INT4), tmp_path)
+    assert "is not what its manifest.json says" in found and "--force" in found
+
+
+def test_weights_that_are_cut_short(write_suite, tmp_path, checkpoint):
+    copy = Path(shutil.copytree(checkpoint, tmp_path / "copy"))
+    weights = copy / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-10])
+    with pytest.raises(Refused, match="not a whole safetensors file"):
+        plan(write_suite(SUITE.replace("{model}", str(copy))), tmp_path)
+
+
+def test_a_suite_that_measures_nothing_and_arguments_that_are_the_harness_s(write_suite, tmp_path):
+    assert "nothing would be measured" in told(write_suite(SUITE), tmp_path, "workloads={}")
+    assert "--port=1 is set by the harness" in told(write_suite(SUITE), tmp_path, "engine.extra_args=[--port=1]")

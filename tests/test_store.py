@@ -8,6 +8,8 @@ from harness.errors import Refused
 from harness.store import RunFolder
 from tests.conftest import record, sample
 
+FACTS = {"suite": {}, "baseline": "a", "variants": {}, "cells": []}
+
 
 def test_a_record_and_its_samples_come_back_as_they_were(tmp_path):
     run = RunFolder(tmp_path / "r")
@@ -30,7 +32,7 @@ def test_records_come_in_the_plans_order(tmp_path):
     run = RunFolder(tmp_path / "r")
     for key in "abc":
         run.add(record(key, key))
-    run.write({"cells": ["c", "a", "missing"]})
+    run.write(FACTS | {"cells": ["c", "a", "missing"]})
     assert [r.cell.key for r in run.records()] == ["c", "a"]
 
 
@@ -38,9 +40,9 @@ def test_a_fresh_run_keeps_the_earlier_one(tmp_path):
     run = RunFolder(tmp_path / "r")
     assert run.set_aside() is None
     for number in (1, 2):
-        run.write({"n": number})
+        run.write(FACTS | {"n": number})
         assert run.set_aside() == tmp_path / f"r.{number}"
-    assert RunFolder(tmp_path / "r.1").read() == {"n": 1}
+    assert RunFolder(tmp_path / "r.1").read()["n"] == 1
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path):
@@ -50,3 +52,27 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path):
     (tmp_path / "known" / "run.json").write_text("{")
     with pytest.raises(Refused, match="cannot be read"):
         RunFolder(tmp_path / "known").read()
+    (tmp_path / "known" / "run.json").write_text("{}")
+    with pytest.raises(Refused, match="it has no suite, baseline"):
+        RunFolder(tmp_path / "known").read()
+
+
+def test_a_record_without_all_of_its_samples_is_measured_again(tmp_path):
+    run = RunFolder(tmp_path / "r")
+    run.add(record("a", "k"), [sample("1", 1.0), sample("2", 0.0)])
+    path = run.samples_path("k")
+    whole = path.read_text()
+    path.write_text(whole[: len(whole) // 2])
+    assert run.record("k") is None
+    path.unlink()
+    assert run.record("k") is None
+
+
+def test_a_folder_of_other_things_is_never_taken_over(tmp_path):
+    (tmp_path / "thesis.txt").write_text("mine")
+    assert "holds other files (thesis.txt)" in str(RunFolder(tmp_path).faults()[0])
+    assert "is a file" in str(RunFolder(tmp_path / "thesis.txt").faults()[0])
+    assert RunFolder(tmp_path / "new").faults() == []
+    run = RunFolder(tmp_path / "r")
+    run.write({})
+    assert run.faults() == []

@@ -47,5 +47,25 @@ def test_a_folder_of_ones_own_and_its_fingerprint(tmp_path):
     before = mine.fingerprint()
     (tmp_path / "mine.yaml").write_text("task: mine\ndoc_to_image: [image]\ndoc_to_text: other\n")
     assert mine.fingerprint() != before
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "two.json").write_text("[1]")
+    beside = mine.fingerprint()
+    (tmp_path / "data" / "two.json").write_text("[2]")
+    assert mine.fingerprint() != beside
     with pytest.raises(Refused, match="is no folder"):
         tasks.find(["mine"], tmp_path / "none")
+
+
+def test_data_in_another_folder_and_odd_task_files(tmp_path):
+    own, data = tmp_path / "own", tmp_path / "elsewhere.json"
+    own.mkdir()
+    data.write_text("[1]")
+    (own / "mine.yaml").write_text(
+        f"task: mine\ndataset_kwargs: {{data_files: {{test: {data}}}}}\nmetadata: {{chance: lots}}\n"
+    )
+    (own / "self.yaml").write_text("include: self.yaml\ntask: itself\n")
+    (mine,) = tasks.find(["mine"], own)
+    before = mine.fingerprint()
+    data.write_text("[2]")
+    assert mine.fingerprint() != before and mine.chance == 0.0
+    assert tasks.find(["itself"], own)[0].name == "itself"

@@ -72,9 +72,7 @@ def make_checkpoint(folder: Path, seed: int = 0, tie: bool = False, layers: int 
             bos_token_id=ids["<|endoftext|>"],
             eos_token_id=ids["<|im_end|>"],
             pad_token_id=ids["<|endoftext|>"],
-            rope_parameters=dict(
-                rope_type="default", rope_theta=10000.0, mrope_interleaved=True, mrope_section=[12, 10, 10]
-            ),
+            rope_parameters=dict(rope_type="default", rope_theta=10000.0, mrope_interleaved=True, mrope_section=[12, 10, 10]),
         ),
         vision_config=dict(
             depth=2,
@@ -120,9 +118,7 @@ def make_checkpoint(folder: Path, seed: int = 0, tie: bool = False, layers: int 
         )
     )
     (folder / "video_preprocessor_config.json").write_text(
-        json.dumps(
-            image | {"video_processor_type": "Qwen3VLVideoProcessor", "processor_class": "Qwen3VLProcessor"}, indent=1
-        )
+        json.dumps(image | {"video_processor_type": "Qwen3VLVideoProcessor", "processor_class": "Qwen3VLProcessor"}, indent=1)
     )
     return folder
 

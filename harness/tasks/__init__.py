@@ -40,8 +40,10 @@ class Task:
     def fingerprint(self) -> str:
         """Hash of the folder's files and, for data made by code, of that code and the libraries it draws with."""
         total = hashlib.sha256()
-        for path in sorted(p for p in self.file.parent.iterdir() if p.suffix in (".yaml", ".py", ".jsonl", ".parquet")):
-            total.update(path.name.encode() + path.read_bytes())
+        for path in sorted(p for p in self.file.parent.rglob("*") if p.is_file() and "__pycache__" not in p.parts):
+            total.update(str(path.relative_to(self.file.parent)).encode() + files.file_sha256(path).encode())
+        for path in _data_files(_read(self.file)):
+            total.update(files.file_sha256(path).encode())
         if self.file.is_relative_to(SHIPPED):
             for name in DEMO_DATA:
                 total.update((SHIPPED.parent / "demo" / name).read_bytes())
@@ -57,7 +59,16 @@ class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[mi
 _Loader.add_constructor("!function", lambda loader, node: str(node.value))
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _data_files(value: Any) -> list[Path]:
+    """Every file on this disk that a task file names anywhere."""
+    if isinstance(value, dict):
+        return [path for item in value.values() for path in _data_files(item)]
+    if isinstance(value, list):
+        return [path for item in value for path in _data_files(item)]
+    return [Path(value)] if isinstance(value, str) and len(value) < 4096 and "/" in value and Path(value).is_file() else []
+
+
+def _read(path: Path, depth: int = 0) -> dict[str, Any]:
     """A task file with its includes merged in; empty when it is no mapping."""
     try:
         data = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
@@ -66,7 +77,7 @@ def _read(path: Path) -> dict[str, Any]:
     if not isinstance(data, dict):
         return {}
     include = data.pop("include", None)
-    return _read(path.parent / include) | data if isinstance(include, str) else data
+    return _read(path.parent / include, depth + 1) | data if isinstance(include, str) and depth < 20 else data
 
 
 def _index(folder: Path) -> dict[str, Any]:
@@ -80,8 +91,10 @@ def _index(folder: Path) -> dict[str, Any]:
         if isinstance(data.get("group"), str) and isinstance(data.get("task"), list):
             groups[data["group"]] = [_member(t) for t in data["task"]]
         elif isinstance(data.get("task"), str):
-            chance = (data.get("metadata") or {}).get("chance", 0.0)
-            tasks[data["task"]] = [str(path), bool(data.get("doc_to_image")), float(chance)]
+            about = data.get("metadata")
+            chance = about.get("chance") if isinstance(about, dict) else None
+            known = float(chance) if isinstance(chance, int | float) else 0.0
+            tasks[data["task"]] = [str(path), bool(data.get("doc_to_image")), known]
             tags = data.get("tag") or []
             for tag in [tags] if isinstance(tags, str) else tags:
                 groups.setdefault(tag, []).append(data["task"])

@@ -67,16 +67,18 @@ class Accuracy:
             found.append(Fault("engine.images_per_prompt", f"is 0, but {task.name} shows images", "use 1 or more"))
         return found
 
-    def preflight(
-        self, spec: AccuracySpec, points: list[dict[str, Any]], settings: EngineSettings, model: str
-    ) -> list[Fault]:
+    def preflight(self, spec: AccuracySpec, points: list[dict[str, Any]], settings: EngineSettings, model: str) -> list[Fault]:
         """Documents with too many images, pictures too small, or a text that holds an image token."""
         found = []
         for point in points:
-            task = _load(point["task"], spec)
-            for doc_id, doc in _documents(task, spec.limit):
-                where = f"{point['task']}: document {doc_id}"
-                found += [Fault(where, what) for what in _document_faults(task, doc, settings.images_per_prompt)]
+            try:
+                found += _task_faults(point["task"], _load(point["task"], spec), spec, settings)
+            except Exception as error:  # a task file may run code of its own, and its data set may be anywhere
+                what = f"cannot be loaded: {type(error).__name__}: {str(error).splitlines()[0][:300] if str(error) else ''}"
+                right = ""
+                if isinstance(error, ConnectionError):
+                    right = "its data set is not on this disk: set HF_HUB_OFFLINE=0 and HF_DATASETS_OFFLINE=0 to fetch it once"
+                found.append(Fault(point["task"], what, right))
         return found
 
     def measure(self, engine: Engine, spec: AccuracySpec, point: dict[str, Any], progress: Progress) -> Measurement:
@@ -103,11 +105,13 @@ class Accuracy:
                 log_samples=True,
                 apply_chat_template=spec.apply_chat_template,
             )
+            assert results is not None
+            rows = results["samples"][point["task"]]
+            # A task with several filters scores each answer several times; the first filter is the one that counts.
+            samples = [_sample(row) for row in rows if row["filter"] == rows[0]["filter"]]
         except Exception as error:  # the client raises what its libraries raise; whatever it is, this Cell has failed
             state = "" if engine.alive() else f"; the engine died, see {engine.log}"
             raise CellFailed(f"{point['task']}: {type(error).__name__}: {error}{state}") from error
-        assert results is not None
-        samples = [_sample(row) for row in results["samples"][task.config.task]]
         hits = {
             name: engine.metrics().get(name, 0) - before.get(name, 0)
             for name in ("prefix_cache_hits_total", "mm_cache_hits_total")
@@ -159,7 +163,31 @@ def _documents(task: Any, limit: int | None) -> Any:
     for index, doc in enumerate(task.eval_docs):
         if limit is not None and index >= limit:
             return
-        yield str(doc.get("id", index)), doc
+        yield _id(doc, index), doc
+
+
+def _task_faults(name: str, task: Any, spec: AccuracySpec, settings: EngineSettings) -> list[Fault]:
+    """What lm-eval or a comparison cannot do with a task, and every document that cannot be asked, by its id."""
+    kind = task.get_config("output_type")
+    if kind != "generate_until":
+        return [Fault(name, f"is a {kind} task", "a chat server gives no log-likelihoods: use a generate_until task")]
+    metric = next(iter(task.higher_is_better().items()), None)
+    if metric and metric[1] is False:
+        return [Fault(name, f"its first metric, {metric[0]}, is better when lower", "scores are shares, higher is better")]
+    found, seen = [], set()
+    for doc_id, doc in _documents(task, spec.limit):
+        where = f"{name}: document {doc_id}"
+        found += [Fault(where, what) for what in _document_faults(task, doc, settings.images_per_prompt)]
+        if doc_id in seen:
+            found.append(Fault(where, "another document has the same id", "ids pair the two arms: make them unique"))
+        seen.add(doc_id)
+    return found
+
+
+def _id(doc: dict[str, Any], index: int) -> str:
+    """A document's own id, else its position."""
+    own = doc.get("id")
+    return str(index if own is None else own)
 
 
 def _document_faults(task: Any, doc: dict[str, Any], limit: int) -> list[str]:
@@ -189,7 +217,7 @@ def _sample(row: dict[str, Any]) -> Sample:
     answer = row["filtered_resps"][0]
     answer = answer[0] if isinstance(answer, list) else answer
     return Sample(
-        doc_id=str(row["doc"].get("id", row["doc_id"])),
+        doc_id=_id(row["doc"], row["doc_id"]),
         prompt_hash=files.digest(str(getattr(context, "prompt", context))),
         image_hash=pixels.hexdigest()[:16] if pictures else "",
         target=str(row["target"]),

@@ -100,7 +100,6 @@ def test_the_checkpoint_is_sound_and_says_how_it_was_made(run, results):
         capture_output=True,
         text=True,
         cwd=ROOT,
-        env=os.environ | MARK,
     )
     assert done.returncode == 0 and "no faults" in done.stdout, done.stdout
 
@@ -136,7 +135,6 @@ def test_infer_reads_a_picture_with_both_checkpoints(run, results, tmp_path):
             capture_output=True,
             text=True,
             cwd=ROOT,
-            env=os.environ | MARK,
         )
         assert done.returncode == 0, done.stderr
         assert done.stdout.split()[0].isdigit() and "dot" in done.stdout
@@ -158,7 +156,6 @@ def start(results: Path, output: Path, *overrides: str, only: str = "bf16/*") ->
             stdout=stream,
             stderr=stream,
             cwd=ROOT,
-            env=os.environ | MARK,
             start_new_session=True,
         )
     return process, log

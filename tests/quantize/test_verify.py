@@ -193,3 +193,23 @@ def test_noise_changes_the_language_linears_and_nothing_else(source: Path, tmp_p
     for path in source.iterdir():
         if path.suffix != ".safetensors":
             assert (tmp_path / "a" / path.name).read_bytes() == path.read_bytes()
+
+
+@pytest.mark.parametrize(("section", "value"), [
+    ("quantization_config", "awq"), ("config_groups", [1]), ("ignore", 5),
+])
+def test_a_value_of_the_wrong_kind_is_a_fault_and_no_exception(packed, section, value):
+    path = packed / "config.json"
+    config = json.loads(path.read_text())
+    (config if section == "quantization_config" else config["quantization_config"])[section] = value
+    path.write_text(json.dumps(config))
+    assert verify(packed).faults
+
+
+@pytest.mark.parametrize(("field", "value"), [("num_bits", "four"), ("group_size", "128"), ("group_size", 0)])
+def test_odd_numbers_in_the_scheme(packed, field, value):
+    path = packed / "config.json"
+    config = json.loads(path.read_text())
+    next(iter(config["quantization_config"]["config_groups"].values()))["weights"][field] = value
+    path.write_text(json.dumps(config))
+    assert verify(packed).faults

@@ -174,3 +174,28 @@ def test_documents_that_cannot_be_asked_are_listed_by_id(ask):
 
 def test_a_task_without_documents_has_no_score():
     assert accuracy._metrics([])["score"].reason == "the task has no documents"
+
+
+def test_documents_with_one_id_are_told_before_an_engine_starts(ask):
+    told = ask([doc("1"), doc("2"), doc("1")], None, settings=EngineSettings())
+    assert len(told) == 1 and "another document has the same id" in told[0]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "told"),
+    [
+        ("output_type: generate_until", "output_type: multiple_choice\ndoc_to_choice: [a, b]", "is a multiple_choice task"),
+        ("{metric: exact_match}", "{metric: exact_match, aggregation: mean, higher_is_better: false}", "is better when lower"),
+        ("{{{{question}}}}", "{{{{ question | nofilter }}}}", "cannot be loaded"),
+    ],
+)
+def test_tasks_that_cannot_be_asked_or_scored(ask, monkeypatch, before, after, told):
+    monkeypatch.setattr(f"{__name__}.TASK", TASK.replace(before, after))
+    assert told in ask([doc("1")], None, settings=EngineSettings())[0]
+
+
+def test_of_several_filters_the_first_counts(ask, monkeypatch):
+    second = "  - name: loose\n    filter: [{{function: lowercase}}, {{function: take_first}}]\nmetric_list"
+    monkeypatch.setattr(f"{__name__}.TASK", TASK.replace("metric_list", second))
+    measured, _ = ask([doc("1", answer="Red"), doc("2", answer="Red")], lambda *_: ("Red", "stop"))
+    assert measured.metrics["score"].n == 2 and measured.metrics["score"].value == 1.0

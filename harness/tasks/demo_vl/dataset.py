@@ -24,8 +24,7 @@ def _questions(skill: str) -> datasets.Dataset:
         rows["language"].append(question.language)
         rows["image"].append({"bytes": png.getvalue(), "path": None})
     features = datasets.Features(
-        {name: datasets.Value("string") for name in ("id", "question", "answer", "language")}
-        | {"image": datasets.Image()}
+        {name: datasets.Value("string") for name in ("id", "question", "answer", "language")} | {"image": datasets.Image()}
     )
     return datasets.Dataset.from_dict(rows, features=features)
 
