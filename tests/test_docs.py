@@ -14,8 +14,9 @@ from tests.test_cli import VERBS
 READMES = ("README.md", "README.zh-CN.md")
 
 
-def test_the_kept_report_is_what_its_records_give():
-    run = RunFolder.existing(ROOT / "results" / "demo_cpu")
+@pytest.mark.parametrize("name", ["demo_cpu", "demo_h200", "controls_h200"])
+def test_the_kept_report_is_what_its_records_give(name):
+    run = RunFolder.existing(ROOT / "results" / name)
     assert tables.markdown(run) == (run.path / "report.md").read_text(encoding="utf-8")
 
 
