@@ -11,31 +11,23 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from pydantic import Field
 
 from harness.errors import Fault, Refused
 from quantize.checkpoint import (
-    PACKED,
     Tensor,
-    is_tied,
     linears_of,
     matches,
     modules,
     part_of,
     read_config,
     tensors,
-    unpacked_shape,
     weight_files,
 )
 from quantize.fit import named_modules
 from quantize.recipe import Model
 from quantize.sidefiles import side_file_faults
-
-ABSURD = 1e4
-"""A norm weight beyond this is damage: those of released models stay below a few hundred."""
-SLICE = 2048
-"""Values compared at the start of each tensor that quantization must not change."""
+from quantize.values import is_packed, some, source_faults, tie_faults, value_faults
 
 
 class Storage(Model):
@@ -142,11 +134,11 @@ def verify(checkpoint: Path, source: Path | None = None) -> Report:
             (SECTION, lambda: _section_faults(config, table)),
             (SECTION, lambda: _scheme_faults(config, table)),
             (SECTION, lambda: _placement_faults(config, table)),
-            ("tensors", lambda: _value_faults(table)),
-            ("config.json", lambda: _tie_faults(config, table)),
+            ("tensors", lambda: value_faults(table)),
+            ("config.json", lambda: tie_faults(config, table)),
         ]
     if table and original is not None:
-        checks.append(("tensors", lambda: _source_faults(config, table, *original)))
+        checks.append(("tensors", lambda: source_faults(config, table, *original)))
     for where, check in checks:
         faults += _tried(where, check)
     structure = None
@@ -198,20 +190,9 @@ def _read(checkpoint: Path, faults: list[Fault]) -> dict[str, Tensor]:
     return table
 
 
-def _some(names: list[str], limit: int = 3) -> str:
-    return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")
-
-
 def _weight_args(config: dict[str, Any]) -> list[dict[str, Any]]:
     groups = (config.get("quantization_config") or {}).get("config_groups") or {}
     return [g["weights"] for g in groups.values() if isinstance(g, dict) and isinstance(g.get("weights"), dict)]
-
-
-def _is_packed(name: str, table: dict[str, Tensor]) -> bool:
-    return f"{name}.weight_packed" in table
-
-
-# -- one kind of fault each --------------------------------------------------------------------------------------------
 
 
 def _index_faults(checkpoint: Path, table: dict[str, Tensor]) -> list[Fault]:
@@ -229,9 +210,9 @@ def _index_faults(checkpoint: Path, table: dict[str, Tensor]) -> list[Fault]:
             and (n not in table or table[n].file.name != shard)]
     extra = [n for n in table if n not in named]
     if lost:
-        faults.append(Fault(path.name, f"names tensors that their shard does not hold: {_some(lost)}"))
+        faults.append(Fault(path.name, f"names tensors that their shard does not hold: {some(lost)}"))
     if extra:
-        faults.append(Fault(path.name, f"does not name tensors that the shards hold: {_some(extra)}"))
+        faults.append(Fault(path.name, f"does not name tensors that the shards hold: {some(extra)}"))
     return faults
 
 
@@ -301,7 +282,7 @@ def _placement_faults(config: dict[str, Any], table: dict[str, Tensor]) -> list[
     faults = []
     every = linears_of(table)
     for part in ("visual", "lm_head", "embeddings"):
-        wrong = [n for n in modules(table) if _is_packed(n, table) and part_of(n) == part]
+        wrong = [n for n in modules(table) if is_packed(n, table) and part_of(n) == part]
         if wrong:
             faults.append(Fault(f"{wrong[0]}.weight_packed", f"{len(wrong)} {part} layers are packed",
                                 "only language Linears"))
@@ -312,16 +293,16 @@ def _placement_faults(config: dict[str, Any], table: dict[str, Tensor]) -> list[
         open_ = [one.name for one in every if not one.packed and one.name not in covered]
         if open_:
             faults.append(Fault("config.json: quantization_config.ignore", f"does not cover {len(open_)} Linears that "
-                                f"are not packed: {_some(open_)}", "their names as the checkpoint's tensors have them"))
+                                f"are not packed: {some(open_)}", "their names as the checkpoint's tensors have them"))
     both = [one.name for one in every if one.packed and one.name in covered]
     if both:
         faults.append(Fault("config.json: quantization_config.ignore", f"covers {len(both)} Linears that are packed: "
-                            f"{_some(both)}"))
+                            f"{some(both)}"))
     known = named_modules(config, table)
     stray = [p for p in ignore if not any(_match(p, name) for name in known)]
     if stray:
         faults.append(Fault("config.json: quantization_config.ignore", f"{len(stray)} entries match no module: "
-                            f"{_some(stray)}", f"a real name: {next(iter(known))}"))
+                            f"{some(stray)}", f"a real name: {next(iter(known))}"))
     return faults
 
 
@@ -330,78 +311,3 @@ def _match(pattern: str, name: str) -> bool:
         return matches(pattern, name)
     except re.error:
         return False
-
-
-def _value_faults(table: dict[str, Tensor]) -> list[Fault]:
-    """Scales and small parameters: finite, no zero scale, no absurd norm weight."""
-    faults = []
-    for name, tensor in table.items():
-        scale = name.endswith((".weight_scale", ".weight_global_scale"))
-        if not scale and (len(tensor.shape) != 1 or tensor.dtype not in ("BF16", "F16", "F32")):
-            continue
-        values = tensor.read()
-        if not np.isfinite(values).all():
-            faults.append(Fault(name, f"{int((~np.isfinite(values)).sum())} of {values.size} values are NaN or Inf"))
-        elif scale and (values == 0).any():
-            faults.append(Fault(name, f"{int((values == 0).sum())} of {values.size} scales are zero"))
-        elif "norm" in name and values.size and float(np.abs(values).max()) > ABSURD:
-            faults.append(Fault(name, f"holds {float(np.abs(values).max()):.3g}, not a trained norm weight"))
-    return faults
-
-
-def _tie_faults(config: dict[str, Any], table: dict[str, Tensor]) -> list[Fault]:
-    head = next((n for n in table if re.search(r"(^|\.)lm_head\.weight", n)), None)
-    if is_tied(config) and head:
-        return [Fault(head, "a second embedding-sized tensor, although the config ties the output head to the embeddings",
-                      "no such tensor, or tie_word_embeddings: false as in the source")]
-    return []
-
-
-def _source_faults(config: dict[str, Any], table: dict[str, Tensor], source_config: dict[str, Any],
-                   original: dict[str, Tensor]) -> list[Fault]:
-    """Nothing lost, nothing added, nothing changed that quantization does not change."""
-    faults = []
-    orphans = [n for n in table if n.endswith(PACKED) and not _is_packed(_base(n), table)]
-    if orphans:
-        faults.append(Fault(orphans[0], f"has no packed weight beside it ({len(orphans)} such tensors)"))
-    names = {f"{_base(n)}.weight" if n.endswith(PACKED) else n for n in table if n not in orphans}
-    lost, added = sorted(set(original) - names), sorted(names - set(original))
-    if lost:
-        faults.append(Fault("tensors", f"{len(lost)} of the source's are missing: {_some(lost)}"))
-    if is_tied(source_config) != is_tied(config):
-        faults.append(Fault("config.json: tie_word_embeddings", f"is {is_tied(config)}, the source says "
-                            f"{is_tied(source_config)}"))
-    embeddings = {t.shape for n, t in original.items() if part_of(n.removesuffix(".weight")) == "embeddings"}
-    for name in [n for n in added if n in table and table[n].shape in embeddings]:
-        faults.append(Fault(name, "a second embedding-sized tensor, which the source does not have"))
-        added.remove(name)
-    if added:
-        faults.append(Fault("tensors", f"{len(added)} are not in the source: {_some(added)}"))
-    for name, tensor in original.items():
-        faults += _change(name, tensor, table)
-    return faults
-
-
-def _base(name: str) -> str:
-    """The module a packed Linear's tensor belongs to."""
-    return name.rpartition(".")[0]
-
-
-def _change(name: str, tensor: Tensor, table: dict[str, Tensor]) -> list[Fault]:
-    base = name.removesuffix(".weight")
-    if _is_packed(base, table):
-        shape = unpacked_shape(base, table) if f"{base}.weight_shape" in table else tensor.shape
-        return [] if shape == tensor.shape else [
-            Fault(f"{base}.weight_shape", f"says {list(shape)}, the source has {list(tensor.shape)}")]
-    now = table.get(name)
-    if now is None:
-        return []
-    if now.shape != tensor.shape:
-        return [Fault(name, f"has shape {list(now.shape)}, the source {list(tensor.shape)}")]
-    if now.dtype != tensor.dtype:
-        return [Fault(name, f"is stored as {now.dtype}, in the source as {tensor.dtype}")]
-    # AWQ moves scales between the decoder layers' norms and Linears; everything else stays as it was.
-    decoder = ".layers." in name and part_of(base) == "language"
-    if not decoder and not np.array_equal(now.read(SLICE), tensor.read(SLICE)):
-        return [Fault(name, "differs from the source's, although nothing should change it")]
-    return []
