@@ -17,7 +17,7 @@ from harness import demo, device, engine, environments, files
 from harness.errors import Fault, Refused
 from harness.record import SCHEMA_VERSION, CellId
 from harness.suite import Suite, nearest
-from harness.workloads import WORKLOADS, workload
+from harness.workloads import workload
 from quantize import fit, readable, verify
 from quantize.checkpoint import tensors
 from quantize.recipe import Recipe
@@ -285,10 +285,3 @@ def _device_faults(plan: Plan) -> list[Fault]:
             right = f"engine.cpu_offload_gb={weights - 0.7 * room:.0f} serves it for accuracy only; or leave it out"
             found.append(Fault(f"variants.{variant.name}", what, right))
     return found
-
-
-def check_workloads() -> None:
-    """The workloads a suite can name and those that exist are the same; a test calls this."""
-    from harness.suite import Workloads
-
-    assert set(Workloads.model_fields) == set(WORKLOADS)
