@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from harness import demo, device, engine, environments, files
 from harness.errors import Fault, Refused
-from harness.record import SCHEMA_VERSION, CellId
+from harness.record import SCHEMA_VERSION, CellId, cell_label
 from harness.suite import Suite, nearest
 from harness.workloads import workload
 from quantize import fit, readable, verify
@@ -59,7 +59,7 @@ class PlannedCell:
 
     @property
     def label(self) -> str:
-        return "/".join([self.variant, self.workload, "-".join(str(v) for v in self.point.values())])
+        return cell_label(self.variant, self.workload, self.point)
 
 
 @dataclass

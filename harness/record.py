@@ -29,6 +29,11 @@ class Metric(Noun):
     """Why the value is None."""
 
 
+def cell_label(variant: str, workload: str, point: dict[str, Any]) -> str:
+    """`variant/workload/value-value`: what --only matches and messages name, with or without a key."""
+    return "/".join([variant, workload, "-".join(str(v) for v in point.values())])
+
+
 class CellId(Noun):
     """variant × workload × point, and the hash of everything that can change the outcome."""
 
@@ -40,8 +45,8 @@ class CellId(Noun):
 
     @property
     def label(self) -> str:
-        """`variant/workload/value-value`, what --only matches and messages name."""
-        return "/".join([self.variant, self.workload, "-".join(str(v) for v in self.point.values())])
+        """See `cell_label`."""
+        return cell_label(self.variant, self.workload, self.point)
 
 
 class Provenance(Noun):
