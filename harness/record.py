@@ -27,11 +27,15 @@ class Metric(Noun):
     """Standard error, in the same unit."""
     reason: str | None = None
     """Why the value is None."""
+    source: str | None = None
+    """Who says so: `client` (vLLM's bench client), `server` (a delta of /metrics), `log`, `nvml`, `pss` (the kernel's
+    page tables), `microbenchmark`, or `computed` from other figures. None for what the harness counts itself."""
 
 
 def cell_label(variant: str, workload: str, point: dict[str, Any]) -> str:
-    """`variant/workload/value-value`: what --only matches and messages name, with or without a key."""
-    return "/".join([variant, workload, "-".join(str(v) for v in point.values())])
+    """`variant/workload/demo_vl_text` or `.../image512-concurrency4-trial1`: what --only matches and messages name."""
+    parts = (value if isinstance(value, str) else f"{key}{value}" for key, value in point.items())
+    return "/".join([variant, workload, "-".join(parts)])
 
 
 class CellId(Noun):
@@ -77,6 +81,12 @@ class Record(Noun):
     """Why it failed or is invalid."""
     metrics: dict[str, Metric] = {}
     """Numbers by name; names follow the field (lm-eval's and vLLM's keys)."""
+    labels: list[str] = []
+    """What must be known when it is read, for example `input-bound`."""
+    random_weights: bool = False
+    """Whether the model was never trained: then size, memory, speed and energy are all that is real."""
+    imported_from: str | None = None
+    """The file it was made from, when another tool measured it."""
     samples: int = 0
     """Rows in the samples file."""
     provenance: Provenance
