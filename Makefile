@@ -22,6 +22,7 @@ fast: .venv/ready-to-test lint
 
 lint: .venv/ready-to-test
 	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
 	.venv/bin/mypy
 	.venv/bin/lint-imports --no-cache
 

@@ -53,8 +53,9 @@ def read_job(path: Path) -> Job:
     except OSError as error:
         raise Refused(Fault(str(path), f"cannot be read ({error.strerror})")) from None
     except ValidationError as error:
-        raise Refused(*(Fault(f"{path}: {'.'.join(map(str, e['loc'])) or 'the file'}", e["msg"])
-                        for e in error.errors())) from None
+        raise Refused(
+            *(Fault(f"{path}: {'.'.join(map(str, e['loc'])) or 'the file'}", e["msg"]) for e in error.errors())
+        ) from None
 
 
 def _terminated(number: int, frame: FrameType | None) -> None:

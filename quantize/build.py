@@ -86,8 +86,10 @@ def load(path: Path, packed: list[str]) -> Source:
     linears = {name for name, module in model.named_modules() if isinstance(module, nn.Linear)}
     strangers = sorted(set(packed) - linears)
     if strangers:
-        raise CellFailed(f"{len(strangers)} of {len(packed)} Linears named by the checkpoint's tensors are not in the "
-                         f"loaded model (first: {strangers[0]}; the model has for example {sorted(linears)[0]})")
+        raise CellFailed(
+            f"{len(strangers)} of {len(packed)} Linears named by the checkpoint's tensors are not in the "
+            f"loaded model (first: {strangers[0]}; the model has for example {sorted(linears)[0]})"
+        )
     prefix = next(m.group(0) for name in packed if (m := re.match(r".*?\.layers\.\d+(?=\.)", name)))
     decoder = model.get_submodule(prefix)
     parent = model.get_submodule(prefix.rpartition(".")[0])
@@ -110,8 +112,13 @@ def quantization_modifier(recipe: Recipe) -> QuantizationModifier:
     compressed-tensors ignores it without a word."""
     per_channel = recipe.group_size == -1
     weights = QuantizationArgs(
-        num_bits=recipe.num_bits, type="int", symmetric=recipe.symmetric, observer=recipe.observer,
-        strategy="channel" if per_channel else "group", group_size=None if per_channel else recipe.group_size)
+        num_bits=recipe.num_bits,
+        type="int",
+        symmetric=recipe.symmetric,
+        observer=recipe.observer,
+        strategy="channel" if per_channel else "group",
+        group_size=None if per_channel else recipe.group_size,
+    )
     scheme = QuantizationScheme(targets=["Linear"], weights=weights)
     return QuantizationModifier(config_groups={"group_0": scheme}, ignore=list(recipe.ignore))
 
@@ -119,8 +126,12 @@ def quantization_modifier(recipe: Recipe) -> QuantizationModifier:
 def awq_modifier(recipe: Recipe, offload: bool) -> AWQModifier:
     """The search part of a recipe."""
     mappings = [AWQMapping(m.smooth, list(m.balance)) for m in recipe.mappings]
-    return AWQModifier(mappings=mappings, duo_scaling=recipe.duo_scaling, n_grid=recipe.n_grid,
-                       offload_device=torch.device("cpu") if offload else None)
+    return AWQModifier(
+        mappings=mappings,
+        duo_scaling=recipe.duo_scaling,
+        n_grid=recipe.n_grid,
+        offload_device=torch.device("cpu") if offload else None,
+    )
 
 
 def own_copy(source: Source) -> Any:
@@ -146,8 +157,11 @@ def search(source: Source, recipe: Recipe, batches: list[dict[str, Any]], offloa
     if found["skipped"]:
         raise CellFailed(found["skipped"][0])
     # The smoothed weights, before rounding: llm-compressor rounds when it packs, not here.
-    changed = {name: p.detach().cpu().clone() for name, p in model.named_parameters()
-               if ".layers." in name and "visual" not in name and not re.search(r"weight_(scale|zero_point)$", name)}
+    changed = {
+        name: p.detach().cpu().clone()
+        for name, p in model.named_parameters()
+        if ".layers." in name and "visual" not in name and not re.search(r"weight_(scale|zero_point)$", name)
+    }
     return Smoothed(changed, found["search"])
 
 
@@ -173,8 +187,7 @@ def _oneshot(source: Source, model: Any, modifiers: list[Any], batches: list[dic
     # propagate_error=False: a layer's outputs go on as they were before its search. Nothing is rounded during the search
     # anyway, and scales cancel out, so passing them through the smoothed layer again would only add BF16 noise and half
     # of the forward passes.
-    oneshot(dataset=loader, pipeline="sequential", sequential_targets=[source.decoder_layer], propagate_error=False,
-            **common)
+    oneshot(dataset=loader, pipeline="sequential", sequential_targets=[source.decoder_layer], propagate_error=False, **common)
 
 
 @contextlib.contextmanager

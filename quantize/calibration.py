@@ -59,8 +59,13 @@ def read(calibration: Calibration) -> Iterator[Sample]:
         if path.exists():
             samples = _local(path, calibration)
         elif calibration.dataset.startswith((".", "/", "~")) or path.suffix in (".jsonl", ".parquet"):
-            raise Refused(Fault(calibration.dataset, "no such file or folder",
-                                'give "demo", a folder, a .jsonl or .parquet file, or a hub data set OWNER/NAME'))
+            raise Refused(
+                Fault(
+                    calibration.dataset,
+                    "no such file or folder",
+                    'give "demo", a folder, a .jsonl or .parquet file, or a hub data set OWNER/NAME',
+                )
+            )
         else:
             samples = _hub(calibration)
     for sample in islice(samples, limit):
@@ -107,8 +112,10 @@ def _conversation(question: str, answer: str, images: int) -> list[dict[str, Any
 def _without_images(sample: Sample) -> Sample:
     messages = sample.messages
     if messages is not None:
-        messages = [m if isinstance(m["content"], str) else
-                    m | {"content": [c for c in m["content"] if c.get("type") == "text"]} for m in messages]
+        messages = [
+            m if isinstance(m["content"], str) else m | {"content": [c for c in m["content"] if c.get("type") == "text"]}
+            for m in messages
+        ]
     return Sample(sample.id, messages, sample.text, [])
 
 
@@ -120,8 +127,13 @@ def _local(path: Path, calibration: Calibration) -> Iterator[Sample]:
     if path.is_dir():
         files = sorted(p for p in path.rglob("*") if p.suffix in (".jsonl", ".parquet"))
         if not files:
-            raise Refused(Fault(str(path), "holds neither a .jsonl nor a .parquet file",
-                                "put one line a sample into data.jsonl: question, answer, image (a path beside it)"))
+            raise Refused(
+                Fault(
+                    str(path),
+                    "holds neither a .jsonl nor a .parquet file",
+                    "put one line a sample into data.jsonl: question, answer, image (a path beside it)",
+                )
+            )
     else:
         files = [path]
     blocks = [block for file in files for block in _blocks(file)]
@@ -129,8 +141,11 @@ def _local(path: Path, calibration: Calibration) -> Iterator[Sample]:
         file, read_rows = blocks[which]
         rows = read_rows()
         for index in _order(len(rows), calibration.seed):
-            yield _sample(f"{file.name}:{which + 1}.{index + 1}" if len(blocks) > len(files) else
-                          f"{file.name}:{index + 1}", rows[index], file.parent)
+            yield _sample(
+                f"{file.name}:{which + 1}.{index + 1}" if len(blocks) > len(files) else f"{file.name}:{index + 1}",
+                rows[index],
+                file.parent,
+            )
 
 
 def _blocks(file: Path) -> list[tuple[Path, Callable[[], list[dict[str, Any]]]]]:
@@ -174,8 +189,13 @@ def _hub(calibration: Calibration) -> Iterator[Sample]:
         data = load_dataset(name, calibration.subset, split=calibration.split or "train")
     except Exception as error:  # the hub client raises a dozen kinds; the user needs one line
         line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise Refused(Fault(f"calibration data set {name}", f"cannot be read: {line}",
-                            "check name, subset and connection, or fetch it once and give its folder")) from None
+        raise Refused(
+            Fault(
+                f"calibration data set {name}",
+                f"cannot be read: {line}",
+                "check name, subset and connection, or fetch it once and give its folder",
+            )
+        ) from None
     for index in _order(len(data), calibration.seed):
         yield _sample(f"{name}:{index}", data[index], Path())
 
@@ -203,8 +223,13 @@ def _sample(name: str, row: dict[str, Any], folder: Path) -> Sample:
     elif isinstance(row.get("text"), str):
         text = row["text"]
     else:
-        raise Refused(Fault(f"calibration sample {name}", f"has the columns {', '.join(sorted(row))}",
-                            "messages, or question and answer, or text, and image or images for pictures"))
+        raise Refused(
+            Fault(
+                f"calibration sample {name}",
+                f"has the columns {', '.join(sorted(row))}",
+                "messages, or question and answer, or text, and image or images for pictures",
+            )
+        )
     return Sample(name, messages, text, [_image(name, i, folder) for i in images])
 
 
@@ -237,8 +262,11 @@ def _image(name: str, value: Any, folder: Path) -> Any:
             import base64
 
             value = base64.b64decode(value.partition(",")[2])
-        opened = value if isinstance(value, Image.Image) else Image.open(
-            io.BytesIO(value) if isinstance(value, bytes) else folder / str(value))
+        opened = (
+            value
+            if isinstance(value, Image.Image)
+            else Image.open(io.BytesIO(value) if isinstance(value, bytes) else folder / str(value))
+        )
         return opened.convert("RGB")
     except (OSError, UnidentifiedImageError, ValueError) as error:
         raise Refused(Fault(f"calibration sample {name}", f"its picture cannot be read ({error})")) from None
@@ -267,16 +295,28 @@ def prepare(calibration: Calibration, processor: Any, samples: Iterable[Sample])
     mixed = len(fitting) - len(with_images) if with_images else 0
     used = with_images or fitting
     if not used:
-        raise Refused(Fault(f"calibration data {calibration.dataset}",
-                            f"all {len(long)} samples are longer than max_seq_length {calibration.max_seq_length}"
-                            if long else "holds no samples",
-                            "a longer limit, smaller pictures or shorter texts" if long else ""))
+        raise Refused(
+            Fault(
+                f"calibration data {calibration.dataset}",
+                f"all {len(long)} samples are longer than max_seq_length {calibration.max_seq_length}"
+                if long
+                else "holds no samples",
+                "a longer limit, smaller pictures or shorter texts" if long else "",
+            )
+        )
     facts = {
-        "dataset": calibration.dataset, "subset": calibration.subset, "split": calibration.split,
-        "seed": calibration.seed, "max_seq_length": calibration.max_seq_length, "asked": calibration.samples,
-        "used": len(used), "dropped_too_long": len(long), "dropped_without_images": mixed,
+        "dataset": calibration.dataset,
+        "subset": calibration.subset,
+        "split": calibration.split,
+        "seed": calibration.seed,
+        "max_seq_length": calibration.max_seq_length,
+        "asked": calibration.samples,
+        "used": len(used),
+        "dropped_too_long": len(long),
+        "dropped_without_images": mixed,
         "first_dropped": long[:10],
-        "tokens": sum(int(i["input_ids"].shape[-1]) for _, i in used), "images": sum(len(s.images) for s, _ in used),
+        "tokens": sum(int(i["input_ids"].shape[-1]) for _, i in used),
+        "images": sum(len(s.images) for s, _ in used),
         "sha256": _content_hash(used),
     }
     return Prepared(_batches([inputs for _, inputs in used]), facts)
@@ -312,7 +352,7 @@ def _batches(inputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
     for (length, _), members in groups.items():
         width = max(1, BATCH_TOKENS // length)
         for start in range(0, len(members), width):
-            chunk = members[start:start + width]
+            chunk = members[start : start + width]
             batches.append({key: torch.cat([one[key] for one in chunk], dim=0) for key in chunk[0]})
     return batches
 
@@ -323,8 +363,10 @@ def warnings(facts: dict[str, Any], source: Path) -> list[str]:
     if facts["images"] == 0 and "vision_config" in json.loads((source / "config.json").read_text()):
         found.append("text-only calibration of a vision-language model: no scale has seen an image token")
     if facts["dropped_too_long"]:
-        found.append(f"{facts['dropped_too_long']} samples are longer than {facts['max_seq_length']} tokens and were "
-                     f"dropped whole (first: {facts['first_dropped'][0]})")
+        found.append(
+            f"{facts['dropped_too_long']} samples are longer than {facts['max_seq_length']} tokens and were "
+            f"dropped whole (first: {facts['first_dropped'][0]})"
+        )
     if facts["dropped_without_images"]:
         found.append(f"{facts['dropped_without_images']} samples have no picture, unlike the others: not used")
     if facts["used"] < facts["asked"]:

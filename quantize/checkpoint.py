@@ -19,12 +19,20 @@ from harness.errors import Fault, Refused
 Part = Literal["language", "visual", "lm_head", "embeddings"]
 """Where a layer sits. `language` is the decoder layers (and whatever else is none of the others)."""
 
-PACKED = (".weight_packed", ".weight_scale", ".weight_shape", ".weight_zero_point", ".weight_g_idx",
-          ".weight_global_scale")
+PACKED = (".weight_packed", ".weight_scale", ".weight_shape", ".weight_zero_point", ".weight_g_idx", ".weight_global_scale")
 """Endings of the tensors that take a Linear's `.weight`'s place in compressed-tensors' packed formats."""
 
-DTYPES: dict[str, Any] = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "I64": np.int64, "I32": np.int32,
-                          "I16": np.int16, "I8": np.int8, "U8": np.uint8, "BOOL": np.bool_}
+DTYPES: dict[str, Any] = {
+    "F64": np.float64,
+    "F32": np.float32,
+    "F16": np.float16,
+    "I64": np.int64,
+    "I32": np.int32,
+    "I16": np.int16,
+    "I8": np.int8,
+    "U8": np.uint8,
+    "BOOL": np.bool_,
+}
 
 
 @dataclass(frozen=True)
@@ -127,8 +135,13 @@ def read_config(folder: Path) -> dict[str, Any]:
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except OSError:
-        raise Refused(Fault(str(folder), "is not a checkpoint: no config.json",
-                            "the folder of a model, with config.json and .safetensors files")) from None
+        raise Refused(
+            Fault(
+                str(folder),
+                "is not a checkpoint: no config.json",
+                "the folder of a model, with config.json and .safetensors files",
+            )
+        ) from None
     except ValueError as error:
         raise Refused(Fault(str(path), f"not JSON ({error})")) from None
     if not isinstance(config, dict):
@@ -166,8 +179,11 @@ def unpacked_shape(name: str, table: dict[str, Tensor]) -> tuple[int, ...]:
 
 def linears_of(table: dict[str, Tensor]) -> list[Linear]:
     """The Linears among the modules, in name order."""
-    return [Linear(name, part_of(name), shape[1], shape[0], f"{name}.weight_packed" in table)
-            for name, shape in sorted(modules(table).items()) if len(shape) == 2 and not is_embedding(name)]
+    return [
+        Linear(name, part_of(name), shape[1], shape[0], f"{name}.weight_packed" in table)
+        for name, shape in sorted(modules(table).items())
+        if len(shape) == 2 and not is_embedding(name)
+    ]
 
 
 def matches(pattern: str, name: str) -> bool:

@@ -85,7 +85,10 @@ class FitFacts(Model):
 
 
 def plan_recipe(
-    source: Path, recipe: Recipe, target: str | None = "cpu", calibration: Calibration | None = None,
+    source: Path,
+    recipe: Recipe,
+    target: str | None = "cpu",
+    calibration: Calibration | None = None,
     interpreter: Path | None = None,
 ) -> tuple[list[Fault], FitFacts]:
     """Everything wrong with building `recipe` from `source` for `target` ("cpu", "marlin" or "machete"; None: whether it
@@ -125,10 +128,17 @@ def plan_recipe(
     faults += _observer_faults(recipe, interpreter)
     host, device = _memory(recipe, calibration or Calibration(), config, table, packed)
     return faults, FitFacts(
-        **base, packed=len(packed), mappings=mapping_facts, kernels=kernels,
-        expected_bytes=source_bytes + sum(packed_bytes(recipe, one) - table[f"{one.name}.weight"].nbytes
-                                          for one in packed if f"{one.name}.weight" in table),
-        calibration_host_bytes=host, calibration_device_bytes=device)
+        **base,
+        packed=len(packed),
+        mappings=mapping_facts,
+        kernels=kernels,
+        expected_bytes=source_bytes
+        + sum(
+            packed_bytes(recipe, one) - table[f"{one.name}.weight"].nbytes for one in packed if f"{one.name}.weight" in table
+        ),
+        calibration_host_bytes=host,
+        calibration_device_bytes=device,
+    )
 
 
 def linears(source: Path) -> list[Linear]:
@@ -207,12 +217,10 @@ def _ignored(recipe: Recipe, known: dict[str, tuple[int, ...]]) -> tuple[list[Fa
             faults.append(Fault(f"ignore {pattern!r}", f"not a regular expression ({broken})"))
             continue
         hits = [name for name in known if matches(pattern, name)]
-        facts.append(IgnoreFacts(pattern=pattern, matches=len(hits),
-                                 by_part=dict(Counter(part_of(name) for name in hits))))
+        facts.append(IgnoreFacts(pattern=pattern, matches=len(hits), by_part=dict(Counter(part_of(name) for name in hits))))
         if not hits:
             real, proposal = propose(pattern, sorted(known))
-            faults.append(Fault(f"ignore {pattern!r}", f"matches no module (a real name: {real})",
-                                f"perhaps {proposal!r}"))
+            faults.append(Fault(f"ignore {pattern!r}", f"matches no module (a real name: {real})", f"perhaps {proposal!r}"))
     return faults, facts
 
 
@@ -252,8 +260,13 @@ def _part_faults(packed: list[Linear]) -> list[Fault]:
         if hit:
             if not matches(proposal, hit[0]):
                 proposal = "re:.*" + re.escape(next(p for p in hit[0].split(".") if part_of(p) == part)) + ".*"
-            faults.append(Fault(f"ignore: {hit[0]}", f"{len(hit)} {part} Linears would be packed, which costs accuracy "
-                                "and wins little", f"add {proposal!r}"))
+            faults.append(
+                Fault(
+                    f"ignore: {hit[0]}",
+                    f"{len(hit)} {part} Linears would be packed, which costs accuracy and wins little",
+                    f"add {proposal!r}",
+                )
+            )
     return faults
 
 
@@ -268,11 +281,18 @@ def _shape_faults(recipe: Recipe, packed: list[Linear]) -> list[Fault]:
     fit = [size for size in SIZES if all(one.in_features % size == 0 for one in packed)]
     own = [size for size in SIZES if bad[0].in_features % size == 0]
     more = f", and {len(bad) - 1} more layers like it" if len(bad) > 1 else ""
-    right = f"sizes that divide every layer: {', '.join(map(str, fit))}" if fit else \
-        f"sizes that divide this layer: {', '.join(map(str, own)) or 'none'}"
-    return [Fault(f"group_size {recipe.group_size}",
-                  f"does not divide in_features {bad[0].in_features} of {bad[0].name}{more}",
-                  f"{right}, or -1 for one scale an output channel")]
+    right = (
+        f"sizes that divide every layer: {', '.join(map(str, fit))}"
+        if fit
+        else f"sizes that divide this layer: {', '.join(map(str, own)) or 'none'}"
+    )
+    return [
+        Fault(
+            f"group_size {recipe.group_size}",
+            f"does not divide in_features {bad[0].in_features} of {bad[0].name}{more}",
+            f"{right}, or -1 for one scale an output channel",
+        )
+    ]
 
 
 def _kernels(recipe: Recipe, packed: list[Linear], target: str | None) -> tuple[list[Fault], dict[str, int]]:
@@ -290,14 +310,16 @@ def _kernels(recipe: Recipe, packed: list[Linear], target: str | None) -> tuple[
     if not failed:
         return [], dict(counts)
     one, why = failed[0]
-    return [Fault(f"group_size {recipe.group_size}, {recipe.num_bits} bit"
-                  + ("" if recipe.symmetric else ", asymmetric"),
-                  f"packs, but no kernel of target {target} runs {one.name} [{one.out_features}, {one.in_features}]",
-                  why)], dict(counts)
+    return [
+        Fault(
+            f"group_size {recipe.group_size}, {recipe.num_bits} bit" + ("" if recipe.symmetric else ", asymmetric"),
+            f"packs, but no kernel of target {target} runs {one.name} [{one.out_features}, {one.in_features}]",
+            why,
+        )
+    ], dict(counts)
 
 
-def _mappings(recipe: Recipe, known: dict[str, tuple[int, ...]],
-              packed: set[str]) -> tuple[list[Fault], list[MappingFacts]]:
+def _mappings(recipe: Recipe, known: dict[str, tuple[int, ...]], packed: set[str]) -> tuple[list[Fault], list[MappingFacts]]:
     faults, facts = [], []
     for mapping in recipe.mappings:
         where = f"mapping {mapping.smooth!r}"
@@ -308,17 +330,24 @@ def _mappings(recipe: Recipe, known: dict[str, tuple[int, ...]],
         fact, touched = _resolve(mapping, known, packed)
         facts.append(fact)
         if touched:
-            faults.append(Fault(where, f"reaches into the vision tower ({touched})",
-                                "scope it to the language model: re:.*language_model.*"))
+            faults.append(
+                Fault(
+                    where, f"reaches into the vision tower ({touched})", "scope it to the language model: re:.*language_model.*"
+                )
+            )
         elif fact.resolved == 0:
             real, proposal = propose(mapping.smooth, sorted(known))
-            faults.append(Fault(where, f"resolves to no layer ({fact.reason or f'a real name: {real}'})",
-                                "" if fact.reason else f"perhaps {proposal!r}"))
+            faults.append(
+                Fault(
+                    where,
+                    f"resolves to no layer ({fact.reason or f'a real name: {real}'})",
+                    "" if fact.reason else f"perhaps {proposal!r}",
+                )
+            )
     return faults, facts
 
 
-def _resolve(mapping: Mapping, known: dict[str, tuple[int, ...]],
-             packed: set[str]) -> tuple[MappingFacts, str]:
+def _resolve(mapping: Mapping, known: dict[str, tuple[int, ...]], packed: set[str]) -> tuple[MappingFacts, str]:
     """Pair every smooth layer with the balance layers of its decoder layer, as llm-compressor's match_modules_set
     does for patterns that match once a layer."""
     smooths = [name for name in known if matches(mapping.smooth, name)]
@@ -333,12 +362,13 @@ def _resolve(mapping: Mapping, known: dict[str, tuple[int, ...]],
             reasons.append(f"{layer or smooth} has no {mapping.balance[[not s for s in sets].index(True)]}")
         elif not any(n in packed for n in flat):
             reasons.append(f"none of {', '.join(flat)} is packed")
-        elif (clash := _size_clash(smooth, flat, known)):
+        elif clash := _size_clash(smooth, flat, known):
             reasons.append(clash)
         else:
             resolved += 1
-    return MappingFacts(smooth=mapping.smooth, resolved=resolved, skipped=len(reasons),
-                        reason=reasons[0] if reasons else ""), touched
+    return MappingFacts(
+        smooth=mapping.smooth, resolved=resolved, skipped=len(reasons), reason=reasons[0] if reasons else ""
+    ), touched
 
 
 def _layer_of(name: str) -> str:
@@ -361,12 +391,18 @@ def _observer_faults(recipe: Recipe, interpreter: Path | None) -> list[Fault]:
     if not offered or recipe.observer in offered:
         return []
     near = difflib.get_close_matches(recipe.observer, offered, 1, 0.4)
-    return [Fault(f"observer {recipe.observer!r}", "is not offered by the installed llm-compressor",
-                  (f"perhaps {near[0]!r}; " if near else "") + f"one of {', '.join(offered)}")]
+    return [
+        Fault(
+            f"observer {recipe.observer!r}",
+            "is not offered by the installed llm-compressor",
+            (f"perhaps {near[0]!r}; " if near else "") + f"one of {', '.join(offered)}",
+        )
+    ]
 
 
-def _memory(recipe: Recipe, calibration: Calibration, config: dict[str, Any], table: dict[str, Tensor],
-            packed: list[Linear]) -> tuple[int, int]:
+def _memory(
+    recipe: Recipe, calibration: Calibration, config: dict[str, Any], table: dict[str, Tensor], packed: list[Linear]
+) -> tuple[int, int]:
     """Rough upper limits of the build's memory in bytes, host and device; (0, 0) when it needs no calibration.
 
     With every sample at its longest, N = samples * max_seq_length tokens. The search of one decoder layer holds the

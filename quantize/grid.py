@@ -63,7 +63,7 @@ class _Builder:
             order = self.in_order()
             for index, cell in enumerate(order):
                 self.one(cell, index, len(order))
-                self.drop_searches(order[index + 1:])
+                self.drop_searches(order[index + 1 :])
         return self.failed
 
     def say(self, message: str, kind: Any = "progress", **more: Any) -> None:
@@ -72,13 +72,17 @@ class _Builder:
     # -- before any work -----------------------------------------------------------------------------------------------
 
     def refuse_what_cannot_work(self) -> None:
-        faults = [Fault(f"cell {c.name}: output {c.output}", "exists already", "another folder, or force: true")
-                  for c in self.job.cells if c.output.exists() and not self.job.force]
+        faults = [
+            Fault(f"cell {c.name}: output {c.output}", "exists already", "another folder, or force: true")
+            for c in self.job.cells
+            if c.output.exists() and not self.job.force
+        ]
         for cell in self.job.cells:
             found, _ = plan_recipe(self.job.source, cell.recipe, None, interpreter=Path(sys.executable))
             # A fault of the source is every cell's: said once.
-            faults += [f if f.where.startswith("source") else Fault(f"cell {cell.name}: {f.where}", f.what, f.right)
-                       for f in found]
+            faults += [
+                f if f.where.startswith("source") else Fault(f"cell {cell.name}: {f.where}", f.what, f.right) for f in found
+            ]
         Refused.if_any(faults)
 
     def in_order(self) -> list[Cell]:
@@ -115,8 +119,13 @@ class _Builder:
             except Exception as error:  # transformers fails in many ways; before any cell each is a refusal, in one line
                 log.debug("loading %s", self.job.source, exc_info=True)
                 line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-                raise Refused(Fault(f"source {self.job.source}", f"cannot be loaded: {line}",
-                                    f"a model that transformers {metadata.version('transformers')} knows")) from None
+                raise Refused(
+                    Fault(
+                        f"source {self.job.source}",
+                        f"cannot be loaded: {line}",
+                        f"a model that transformers {metadata.version('transformers')} knows",
+                    )
+                ) from None
         if calibrates:
             self.calibrate(self.job.calibration, ahead)
 
@@ -162,8 +171,7 @@ class _Builder:
             text = line if isinstance(error, CellFailed) else f"{type(error).__name__}: {line}"
             self.say(f"{cell.name} failed: {text}", "cell_failed", cell=cell.name)
         else:
-            self.say(f"{cell.name} built in {time.monotonic() - start:.1f} s", "cell_done", cell=cell.name,
-                     output=cell.output)
+            self.say(f"{cell.name} built in {time.monotonic() - start:.1f} s", "cell_done", cell=cell.name, output=cell.output)
 
     def make(self, cell: Cell, folder: Path) -> dict[str, Any]:
         """Write the checkpoint's files into `folder`; return what the search gave."""
@@ -191,12 +199,12 @@ class _Builder:
 
         key = digest(cell.recipe.search_key())
         if key not in self.searches:
+
             def progress(done: int, of: int) -> None:
                 self.say(f"{cell.name}: searched {done} of {of} layers", cell=cell.name, step=done, steps=of)
 
             try:
-                self.searches[key] = make.search(self.source, cell.recipe, self.prepared.batches, self.job.offload,
-                                                 progress)
+                self.searches[key] = make.search(self.source, cell.recipe, self.prepared.batches, self.job.offload, progress)
             except Exception as error:
                 self.searches[key] = error
                 raise
@@ -217,17 +225,25 @@ class _Builder:
             notes.append(f"no effect: its quantized tensors equal those of cell {self.contents[content]}")
             self.say(f"{cell.name}: {notes[0]}", "warning", cell=cell.name)
         self.contents.setdefault(content, cell.name)
-        files = {p.name: {"sha256": file_sha256(p), "bytes": p.stat().st_size}
-                 for p in sorted(folder.iterdir()) if p.is_file()}
-        write_json(folder / MANIFEST, {
-            "manifest_version": MANIFEST_VERSION, "name": cell.name, "recipe": cell.recipe.model_dump(mode="json"),
-            "source": {"path": str(self.job.source), "sha256": self.source_sha256},
-            "calibration": self.prepared.facts if self.prepared and cell.recipe.calibrates else None,
-            "compute_dtype": str(self.source.compute_dtype).removeprefix("torch.") if self.source else "bfloat16",
-            "search": search, "notes": notes, "versions": versions(),
-            "seconds": {"cell": round(seconds, 3), **self.timings},
-            "files": files, "quantized_sha256": content, "content_sha256": folder_sha256(folder, skip=(MANIFEST,)),
-        })
+        files = {p.name: {"sha256": file_sha256(p), "bytes": p.stat().st_size} for p in sorted(folder.iterdir()) if p.is_file()}
+        write_json(
+            folder / MANIFEST,
+            {
+                "manifest_version": MANIFEST_VERSION,
+                "name": cell.name,
+                "recipe": cell.recipe.model_dump(mode="json"),
+                "source": {"path": str(self.job.source), "sha256": self.source_sha256},
+                "calibration": self.prepared.facts if self.prepared and cell.recipe.calibrates else None,
+                "compute_dtype": str(self.source.compute_dtype).removeprefix("torch.") if self.source else "bfloat16",
+                "search": search,
+                "notes": notes,
+                "versions": versions(),
+                "seconds": {"cell": round(seconds, 3), **self.timings},
+                "files": files,
+                "quantized_sha256": content,
+                "content_sha256": folder_sha256(folder, skip=(MANIFEST,)),
+            },
+        )
 
 
 def versions() -> dict[str, str | None]:
@@ -273,8 +289,9 @@ def _held(output: Path) -> Iterator[None]:
         except OSError as error:
             raise Refused(Fault(f"output {output}", f"its parent folder cannot be written ({error.strerror})")) from None
         except Locked as error:
-            raise Refused(Fault(f"output {output}", f"is being built by process {error.holder}",
-                                "wait for it, or give another folder")) from None
+            raise Refused(
+                Fault(f"output {output}", f"is being built by process {error.holder}", "wait for it, or give another folder")
+            ) from None
         stale = re.compile(rf"\.{re.escape(output.name)}\.[a-z0-9_]{{8}}")
         for path in output.parent.iterdir():
             if path.is_dir() and stale.fullmatch(path.name):

@@ -36,9 +36,14 @@ def write(source: Path, recipe: Recipe, folder: Path) -> None:
 
 def _is_target(tensor: Tensor, recipe: Recipe) -> bool:
     name = tensor.name.removesuffix(".weight")
-    return (tensor.name.endswith(".weight") and len(tensor.shape) == 2 and tensor.dtype in FLOATS
-            and ".layers." in name and part_of(name) == "language"
-            and not any(matches(pattern, name) for pattern in recipe.ignore))
+    return (
+        tensor.name.endswith(".weight")
+        and len(tensor.shape) == 2
+        and tensor.dtype in FLOATS
+        and ".layers." in name
+        and part_of(name) == "language"
+        and not any(matches(pattern, name) for pattern in recipe.ignore)
+    )
 
 
 def _disturb(tensor: Tensor, share: float, seed: int) -> None:

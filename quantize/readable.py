@@ -52,10 +52,15 @@ def unknown_fields(checkpoint: Path) -> list[Fault]:
         parts: list[tuple[str, dict[str, Any], frozenset[str]]] = [(where, group, schemes)]
         parts += [(f"{where}.{a}", group[a], arguments) for a in ARGUMENTS if isinstance(group.get(a), dict)]
         for place, value, known in parts:
-            faults += [Fault(f"{place}.{key}", f"unknown to the installed compressed-tensors {installed} "
-                             f"(the checkpoint was built with {built})",
-                             "serve it with a vLLM that has that release or a later one, or build it with this one")
-                       for key in value if known and key not in known]
+            faults += [
+                Fault(
+                    f"{place}.{key}",
+                    f"unknown to the installed compressed-tensors {installed} (the checkpoint was built with {built})",
+                    "serve it with a vLLM that has that release or a later one, or build it with this one",
+                )
+                for key in value
+                if known and key not in known
+            ]
     return faults
 
 
@@ -70,6 +75,7 @@ def _fields(file: str, name: str) -> frozenset[str]:
         return frozenset()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.ClassDef) and node.name == name:
-            return frozenset(item.target.id for item in node.body
-                             if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name))
+            return frozenset(
+                item.target.id for item in node.body if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name)
+            )
     return frozenset()

@@ -13,9 +13,18 @@ from typing import Any
 from harness.errors import Fault
 
 FILES = (
-    "tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt", "special_tokens_map.json",
-    "added_tokens.json", "chat_template.json", "chat_template.jinja", "preprocessor_config.json",
-    "video_preprocessor_config.json", "processor_config.json", "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "vocab.json",
+    "merges.txt",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.json",
+    "chat_template.jinja",
+    "preprocessor_config.json",
+    "video_preprocessor_config.json",
+    "processor_config.json",
+    "generation_config.json",
 )
 """What a server or a client reads beside config.json and the weights."""
 VOLATILE = {"transformers_version", "_commit_hash", "_name_or_path", "name_or_path", "tokenizer_file"}
@@ -41,10 +50,10 @@ def _missing_alone(checkpoint: Path, config: dict[str, Any]) -> list[Fault]:
     if not any((checkpoint / n).is_file() for n in ("tokenizer.json", "vocab.json", "tokenizer.model")):
         faults.append(Fault("tokenizer.json", "missing", "the tokenizer files of the source model"))
     needs_images = "vision_config" in config
-    if needs_images and not any((checkpoint / n).is_file() for n in ("preprocessor_config.json",
-                                                                     "processor_config.json")):
-        faults.append(Fault("preprocessor_config.json", "missing; without it no server takes a picture",
-                            "the file of the source model"))
+    if needs_images and not any((checkpoint / n).is_file() for n in ("preprocessor_config.json", "processor_config.json")):
+        faults.append(
+            Fault("preprocessor_config.json", "missing; without it no server takes a picture", "the file of the source model")
+        )
     return faults
 
 
@@ -62,15 +71,21 @@ def _tokenizer_faults(checkpoint: Path, source: Path | None) -> list[Fault]:
     for key in ("truncation", "padding"):
         expected = theirs.get(key) if theirs else None
         if ours.get(key) != expected:
-            faults.append(Fault(f"tokenizer.json: {key}", f"is {json.dumps(ours.get(key))}, "
-                                f"{'the source says' if theirs else 'it should be'} {json.dumps(expected)}",
-                                "copy the file from the source: calibration leaked into it"))
+            faults.append(
+                Fault(
+                    f"tokenizer.json: {key}",
+                    f"is {json.dumps(ours.get(key))}, {'the source says' if theirs else 'it should be'} {json.dumps(expected)}",
+                    "copy the file from the source: calibration leaked into it",
+                )
+            )
     if theirs:
-        changed = sorted(k for k in theirs.keys() | ours.keys()
-                         if k not in ("truncation", "padding") and theirs.get(k) != ours.get(k))
+        changed = sorted(
+            k for k in theirs.keys() | ours.keys() if k not in ("truncation", "padding") and theirs.get(k) != ours.get(k)
+        )
         if changed:
-            faults.append(Fault("tokenizer.json", f"differs from the source's in {', '.join(changed)}",
-                                "copy the file from the source"))
+            faults.append(
+                Fault("tokenizer.json", f"differs from the source's in {', '.join(changed)}", "copy the file from the source")
+            )
     return faults
 
 
@@ -79,8 +94,9 @@ def _difference(name: str, ours: Path, theirs: Path) -> list[Fault]:
     if a is None or b is None:
         return [Fault(name, "differs from the source's", "copy the file from the source")]
     changed = sorted(k for k in a.keys() | b.keys() if k not in VOLATILE and a.get(k) != b.get(k))
-    return [Fault(name, f"differs from the source's in {', '.join(changed)}",
-                  "copy the file from the source")] if changed else []
+    return (
+        [Fault(name, f"differs from the source's in {', '.join(changed)}", "copy the file from the source")] if changed else []
+    )
 
 
 def _json(path: Path) -> dict[str, Any] | None:

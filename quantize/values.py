@@ -53,13 +53,19 @@ def value_faults(table: dict[str, Tensor]) -> list[Fault]:
 def tie_faults(config: dict[str, Any], table: dict[str, Tensor]) -> list[Fault]:
     head = next((n for n in table if re.search(r"(^|\.)lm_head\.weight", n)), None)
     if is_tied(config) and head:
-        return [Fault(head, "a second embedding-sized tensor, although the config ties the output head to the embeddings",
-                      "no such tensor, or tie_word_embeddings: false as in the source")]
+        return [
+            Fault(
+                head,
+                "a second embedding-sized tensor, although the config ties the output head to the embeddings",
+                "no such tensor, or tie_word_embeddings: false as in the source",
+            )
+        ]
     return []
 
 
-def source_faults(config: dict[str, Any], table: dict[str, Tensor], source_config: dict[str, Any],
-                   original: dict[str, Tensor]) -> list[Fault]:
+def source_faults(
+    config: dict[str, Any], table: dict[str, Tensor], source_config: dict[str, Any], original: dict[str, Tensor]
+) -> list[Fault]:
     """Nothing lost, nothing added, nothing changed that quantization does not change."""
     faults = []
     orphans = [n for n in table if n.endswith(PACKED) and not is_packed(_base(n), table)]
@@ -70,8 +76,9 @@ def source_faults(config: dict[str, Any], table: dict[str, Tensor], source_confi
     if lost:
         faults.append(Fault("tensors", f"{len(lost)} of the source's are missing: {some(lost)}"))
     if is_tied(source_config) != is_tied(config):
-        faults.append(Fault("config.json: tie_word_embeddings", f"is {is_tied(config)}, the source says "
-                            f"{is_tied(source_config)}"))
+        faults.append(
+            Fault("config.json: tie_word_embeddings", f"is {is_tied(config)}, the source says {is_tied(source_config)}")
+        )
     embeddings = {t.shape for n, t in original.items() if part_of(n.removesuffix(".weight")) == "embeddings"}
     for name in [n for n in added if n in table and table[n].shape in embeddings]:
         faults.append(Fault(name, "a second embedding-sized tensor, which the source does not have"))
@@ -92,8 +99,11 @@ def _change(name: str, tensor: Tensor, table: dict[str, Tensor]) -> list[Fault]:
     base = name.removesuffix(".weight")
     if is_packed(base, table):
         shape = unpacked_shape(base, table) if f"{base}.weight_shape" in table else tensor.shape
-        return [] if shape == tensor.shape else [
-            Fault(f"{base}.weight_shape", f"says {list(shape)}, the source has {list(tensor.shape)}")]
+        return (
+            []
+            if shape == tensor.shape
+            else [Fault(f"{base}.weight_shape", f"says {list(shape)}, the source has {list(tensor.shape)}")]
+        )
     now = table.get(name)
     if now is None:
         return []

@@ -89,8 +89,11 @@ def storage(checkpoint: Path) -> Storage:
     """Sizes on disk of a checkpoint folder."""
     files = [p for p in checkpoint.iterdir() if p.is_file() and p.name != "manifest.json"]
     weights = weight_files(checkpoint)
-    return Storage(total_bytes=sum(p.stat().st_size for p in files),
-                   safetensors_bytes=sum(p.stat().st_size for p in weights), safetensors_files=len(weights))
+    return Storage(
+        total_bytes=sum(p.stat().st_size for p in files),
+        safetensors_bytes=sum(p.stat().st_size for p in weights),
+        safetensors_files=len(weights),
+    )
 
 
 def structure(checkpoint: Path) -> Structure:
@@ -106,8 +109,13 @@ def _structure(config: dict[str, Any], table: dict[str, Tensor]) -> Structure:
     if not counts[True] or not weights:
         return Structure(packed=counts[True], plain=counts[False])
     group = weights[0].get("group_size")
-    return Structure(packed=counts[True], plain=counts[False], num_bits=weights[0].get("num_bits"),
-                     group_size=-1 if group is None else group, symmetric=weights[0].get("symmetric", True))
+    return Structure(
+        packed=counts[True],
+        plain=counts[False],
+        num_bits=weights[0].get("num_bits"),
+        group_size=-1 if group is None else group,
+        symmetric=weights[0].get("symmetric", True),
+    )
 
 
 def verify(checkpoint: Path, source: Path | None = None) -> Report:
@@ -168,11 +176,21 @@ def _unreadable(where: str, error: Exception) -> Fault:
     return Fault(where, f"holds a value that cannot be read ({type(error).__name__}: {error})")
 
 
-def _report(checkpoint: Path, source: Path | None, faults: list[Fault], structure: Structure | None = None,
-            storage: Storage | None = None) -> Report:
+def _report(
+    checkpoint: Path,
+    source: Path | None,
+    faults: list[Fault],
+    structure: Structure | None = None,
+    storage: Storage | None = None,
+) -> Report:
     unique = dict.fromkeys(faults)
-    return Report(checkpoint=checkpoint, source=source, structure=structure, storage=storage,
-                  faults=[Found(where=f.where, what=f.what, right=f.right) for f in unique])
+    return Report(
+        checkpoint=checkpoint,
+        source=source,
+        structure=structure,
+        storage=storage,
+        faults=[Found(where=f.where, what=f.what, right=f.right) for f in unique],
+    )
 
 
 def _read(checkpoint: Path, faults: list[Fault]) -> dict[str, Tensor]:
@@ -204,10 +222,14 @@ def _index_faults(checkpoint: Path, table: dict[str, Tensor]) -> list[Fault]:
         named: dict[str, str] = json.loads(path.read_text(encoding="utf-8"))["weight_map"]
     except (ValueError, KeyError, TypeError) as error:
         return [Fault(path.name, f"not a weight index ({error})")]
-    faults = [Fault(path.name, f"names {shard}, which is not there", "fetch or build that shard")
-              for shard in sorted(set(named.values())) if not (checkpoint / shard).is_file()]
-    lost = [n for n, shard in named.items() if (checkpoint / shard).is_file()
-            and (n not in table or table[n].file.name != shard)]
+    faults = [
+        Fault(path.name, f"names {shard}, which is not there", "fetch or build that shard")
+        for shard in sorted(set(named.values()))
+        if not (checkpoint / shard).is_file()
+    ]
+    lost = [
+        n for n, shard in named.items() if (checkpoint / shard).is_file() and (n not in table or table[n].file.name != shard)
+    ]
     extra = [n for n in table if n not in named]
     if lost:
         faults.append(Fault(path.name, f"names tensors that their shard does not hold: {some(lost)}"))
@@ -219,16 +241,25 @@ def _index_faults(checkpoint: Path, table: dict[str, Tensor]) -> list[Fault]:
 def _section_faults(config: dict[str, Any], table: dict[str, Tensor]) -> list[Fault]:
     section, packed = config.get("quantization_config"), [n for n in table if n.endswith(".weight_packed")]
     if packed and not section:
-        return [Fault("config.json: quantization_config", f"missing, yet {len(packed)} Linears are packed",
-                      "the section the build wrote; without it a server reads noise or refuses")]
+        return [
+            Fault(
+                "config.json: quantization_config",
+                f"missing, yet {len(packed)} Linears are packed",
+                "the section the build wrote; without it a server reads noise or refuses",
+            )
+        ]
     if not section:
         return []
     if section.get("quant_method") not in (None, "compressed-tensors"):
-        return [Fault("config.json: quantization_config.quant_method", f"is {section['quant_method']!r}",
-                      "compressed-tensors")]
+        return [Fault("config.json: quantization_config.quant_method", f"is {section['quant_method']!r}", "compressed-tensors")]
     if not packed and section.get("format") == "pack-quantized":
-        return [Fault("config.json: quantization_config", "says pack-quantized, yet no Linear is packed",
-                      "a checkpoint saved compressed")]
+        return [
+            Fault(
+                "config.json: quantization_config",
+                "says pack-quantized, yet no Linear is packed",
+                "a checkpoint saved compressed",
+            )
+        ]
     return []
 
 
@@ -245,8 +276,9 @@ def _scheme_faults(config: dict[str, Any], table: dict[str, Tensor]) -> list[Fau
     faults = []
     zero = [n for n in table if n.endswith(".weight_zero_point")]
     if symmetric and zero:
-        faults.append(Fault(zero[0], f"a zero point in a symmetric scheme ({len(zero)} in all)",
-                            "symmetric: false, or no zero points"))
+        faults.append(
+            Fault(zero[0], f"a zero point in a symmetric scheme ({len(zero)} in all)", "symmetric: false, or no zero points")
+        )
     lacking = [one.name for one in packed if not symmetric and f"{one.name}.weight_zero_point" not in table]
     if lacking:
         faults.append(Fault(f"{lacking[0]}.weight_zero_point", f"missing in an asymmetric scheme ({len(lacking)} in all)"))
@@ -264,13 +296,17 @@ def _shape_faults(name: str, k: int, n: int, bits: int, group: int | None, table
     words = (n, -(-k * bits // 32))
     stored = table[f"{name}.weight_packed"].shape
     if stored != words and f"{name}.weight_shape" in table:
-        faults.append(Fault(f"{name}.weight_packed", f"has shape {list(stored)}, {bits} bit of [{n}, {k}] take "
-                            f"{list(words)}"))
+        faults.append(Fault(f"{name}.weight_packed", f"has shape {list(stored)}, {bits} bit of [{n}, {k}] take {list(words)}"))
     scale = table.get(f"{name}.weight_scale")
     wanted = (n, 1 if group in (None, -1) else -(-k // group))
     if scale is not None and f"{name}.weight_shape" in table and scale.shape != wanted:
-        faults.append(Fault(f"{name}.weight_scale", f"has shape {list(scale.shape)}, group size "
-                            f"{'per channel' if group is None else group} of [{n}, {k}] takes {list(wanted)}"))
+        faults.append(
+            Fault(
+                f"{name}.weight_scale",
+                f"has shape {list(scale.shape)}, group size "
+                f"{'per channel' if group is None else group} of [{n}, {k}] takes {list(wanted)}",
+            )
+        )
     return faults
 
 
@@ -284,25 +320,35 @@ def _placement_faults(config: dict[str, Any], table: dict[str, Tensor]) -> list[
     for part in ("visual", "lm_head", "embeddings"):
         wrong = [n for n in modules(table) if is_packed(n, table) and part_of(n) == part]
         if wrong:
-            faults.append(Fault(f"{wrong[0]}.weight_packed", f"{len(wrong)} {part} layers are packed",
-                                "only language Linears"))
+            faults.append(Fault(f"{wrong[0]}.weight_packed", f"{len(wrong)} {part} layers are packed", "only language Linears"))
     ignore = [str(p) for p in section.get("ignore") or []]
     covered = {one.name for one in every if any(_match(p, one.name) for p in ignore)}
     targets = {t for g in (section.get("config_groups") or {}).values() for t in g.get("targets") or []}
     if "Linear" in targets:
         open_ = [one.name for one in every if not one.packed and one.name not in covered]
         if open_:
-            faults.append(Fault("config.json: quantization_config.ignore", f"does not cover {len(open_)} Linears that "
-                                f"are not packed: {some(open_)}", "their names as the checkpoint's tensors have them"))
+            faults.append(
+                Fault(
+                    "config.json: quantization_config.ignore",
+                    f"does not cover {len(open_)} Linears that are not packed: {some(open_)}",
+                    "their names as the checkpoint's tensors have them",
+                )
+            )
     both = [one.name for one in every if one.packed and one.name in covered]
     if both:
-        faults.append(Fault("config.json: quantization_config.ignore", f"covers {len(both)} Linears that are packed: "
-                            f"{some(both)}"))
+        faults.append(
+            Fault("config.json: quantization_config.ignore", f"covers {len(both)} Linears that are packed: {some(both)}")
+        )
     known = named_modules(config, table)
     stray = [p for p in ignore if not any(_match(p, name) for name in known)]
     if stray:
-        faults.append(Fault("config.json: quantization_config.ignore", f"{len(stray)} entries match no module: "
-                            f"{some(stray)}", f"a real name: {next(iter(known))}"))
+        faults.append(
+            Fault(
+                "config.json: quantization_config.ignore",
+                f"{len(stray)} entries match no module: {some(stray)}",
+                f"a real name: {next(iter(known))}",
+            )
+        )
     return faults
 
 

@@ -42,9 +42,7 @@ def generate(split: str, count: int, seed: int = 0, skills: Sequence[str] = SKIL
         yield make_question(split, seed, index, skills)[0]
 
 
-def make_question(
-    split: str, seed: int, index: int, skills: Sequence[str] = SKILLS
-) -> tuple[Question, tuple[int, ...]]:
+def make_question(split: str, seed: int, index: int, skills: Sequence[str] = SKILLS) -> tuple[Question, tuple[int, ...]]:
     """Question `index` alone, and the values its picture holds (see drawing.Scene)."""
     if split not in SPLITS:
         raise ValueError(f"unknown split {split!r}: one of {', '.join(SPLITS)}")

@@ -45,9 +45,7 @@ class TestSet:
 
 
 @torch.inference_mode()
-def greedy_answers(
-    forward: BatchedForward, tokenizer: PreTrainedTokenizerFast, tests: TestSet, batch: int = 500
-) -> list[str]:
+def greedy_answers(forward: BatchedForward, tokenizer: PreTrainedTokenizerFast, tests: TestSet, batch: int = 500) -> list[str]:
     """The model's answer to each question, decoded greedily up to its end token."""
     end = tokenizer.convert_tokens_to_ids(words.END)
     answers: list[str] = []
@@ -127,9 +125,7 @@ def add_noise(weight: Tensor, relative: float, generator: torch.Generator) -> Te
     return (weight.float() + noise * weight.float().std() * relative).to(weight.dtype)
 
 
-def disturbed(
-    model: Qwen3VLForConditionalGeneration, change: Callable[[Tensor], Tensor]
-) -> Qwen3VLForConditionalGeneration:
+def disturbed(model: Qwen3VLForConditionalGeneration, change: Callable[[Tensor], Tensor]) -> Qwen3VLForConditionalGeneration:
     """A copy whose language layers' Linear weights went through `change`; vision, embeddings and lm_head are kept."""
     other = copy.deepcopy(model)
     with torch.no_grad():

@@ -101,9 +101,7 @@ def _objects(kind: str, chinese: bool, values: tuple[int, ...]) -> str:
     return ", ".join(f"{COLOURS[colour]} {SHAPES[shape]}" for colour, shape in pairs)
 
 
-def _count(
-    rng: np.random.Generator, kind: str, chinese: bool, phrasing: str, values: tuple[int, ...]
-) -> tuple[str, str]:
+def _count(rng: np.random.Generator, kind: str, chinese: bool, phrasing: str, values: tuple[int, ...]) -> tuple[str, str]:
     names = COLOURS_ZH if chinese else COLOURS
     if kind == "all":
         return phrasing, f"{sum(values)}个点" if chinese else f"{sum(values)} dots"
@@ -121,9 +119,7 @@ def _count(
     return phrasing.format(names[colour]), answer
 
 
-def _chart(
-    rng: np.random.Generator, kind: str, chinese: bool, phrasing: str, values: tuple[int, ...]
-) -> tuple[str, str]:
+def _chart(rng: np.random.Generator, kind: str, chinese: bool, phrasing: str, values: tuple[int, ...]) -> tuple[str, str]:
     comma = "、" if chinese else ", "
     if kind == "values":
         return phrasing, comma.join(map(str, values))

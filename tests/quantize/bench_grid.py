@@ -28,8 +28,11 @@ def timed(folder: Path, source: str, samples: int, cells: list[dict[str, Any]]) 
 
 def main(source: str, folder: Path, samples: int) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    cells = [{"name": f"g{g}_{o}", "recipe": {"group_size": g, "observer": o}, "output": str(folder / f"g{g}_{o}")}
-             for g in (32, 64, 128) for o in ("minmax", "mse")]
+    cells = [
+        {"name": f"g{g}_{o}", "recipe": {"group_size": g, "observer": o}, "output": str(folder / f"g{g}_{o}")}
+        for g in (32, 64, 128)
+        for o in ("minmax", "mse")
+    ]
     together = timed(folder, source, samples, cells)
     print(f"grid of six: {together:.1f} s", flush=True)
     for cell in cells:

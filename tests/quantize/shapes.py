@@ -47,45 +47,75 @@ def write_header(path: Path, shapes: dict[str, tuple[int, ...]]) -> None:
         file.truncate(8 + len(text) + at)
 
 
-def qwen3_vl(hidden: int = 256, mlp: int = 512, layers: int = 2, heads: int = 4, kv_heads: int = 2, head_dim: int = 64,
-             vocabulary: int = 320, vision: int = 64, vision_mlp: int = 80, blocks: int = 2,
-             mergers: int = 1) -> dict[str, tuple[int, ...]]:
+def qwen3_vl(
+    hidden: int = 256,
+    mlp: int = 512,
+    layers: int = 2,
+    heads: int = 4,
+    kv_heads: int = 2,
+    head_dim: int = 64,
+    vocabulary: int = 320,
+    vision: int = 64,
+    vision_mlp: int = 80,
+    blocks: int = 2,
+    mergers: int = 1,
+) -> dict[str, tuple[int, ...]]:
     """Tensor names and shapes of a dense Qwen3-VL; the defaults are fixture T's."""
-    shapes: dict[str, tuple[int, ...]] = {"model.language_model.embed_tokens.weight": (vocabulary, hidden),
-                                          "model.language_model.norm.weight": (hidden,),
-                                          "lm_head.weight": (vocabulary, hidden)}
+    shapes: dict[str, tuple[int, ...]] = {
+        "model.language_model.embed_tokens.weight": (vocabulary, hidden),
+        "model.language_model.norm.weight": (hidden,),
+        "lm_head.weight": (vocabulary, hidden),
+    }
     for i in range(layers):
         at = f"model.language_model.layers.{i}."
         shapes |= {
-            at + "input_layernorm.weight": (hidden,), at + "post_attention_layernorm.weight": (hidden,),
-            at + "self_attn.q_norm.weight": (head_dim,), at + "self_attn.k_norm.weight": (head_dim,),
+            at + "input_layernorm.weight": (hidden,),
+            at + "post_attention_layernorm.weight": (hidden,),
+            at + "self_attn.q_norm.weight": (head_dim,),
+            at + "self_attn.k_norm.weight": (head_dim,),
             at + "self_attn.q_proj.weight": (heads * head_dim, hidden),
             at + "self_attn.k_proj.weight": (kv_heads * head_dim, hidden),
             at + "self_attn.v_proj.weight": (kv_heads * head_dim, hidden),
             at + "self_attn.o_proj.weight": (hidden, heads * head_dim),
-            at + "mlp.gate_proj.weight": (mlp, hidden), at + "mlp.up_proj.weight": (mlp, hidden),
+            at + "mlp.gate_proj.weight": (mlp, hidden),
+            at + "mlp.up_proj.weight": (mlp, hidden),
             at + "mlp.down_proj.weight": (hidden, mlp),
         }
     at = "model.visual."
     shapes |= {at + "patch_embed.proj.weight": (vision, 3, 2, 8, 8), at + "pos_embed.weight": (64, vision)}
     for i in range(blocks):
         block = f"{at}blocks.{i}."
-        shapes |= {block + "attn.qkv.weight": (3 * vision, vision), block + "attn.proj.weight": (vision, vision),
-                   block + "mlp.linear_fc1.weight": (vision_mlp, vision),
-                   block + "mlp.linear_fc2.weight": (vision, vision_mlp),
-                   block + "norm1.weight": (vision,), block + "norm2.weight": (vision,)}
+        shapes |= {
+            block + "attn.qkv.weight": (3 * vision, vision),
+            block + "attn.proj.weight": (vision, vision),
+            block + "mlp.linear_fc1.weight": (vision_mlp, vision),
+            block + "mlp.linear_fc2.weight": (vision, vision_mlp),
+            block + "norm1.weight": (vision,),
+            block + "norm2.weight": (vision,),
+        }
     for merger in ["merger", *(f"deepstack_merger_list.{i}" for i in range(mergers))]:
-        shapes |= {f"{at}{merger}.linear_fc1.weight": (4 * vision, 4 * vision),
-                   f"{at}{merger}.linear_fc2.weight": (hidden, 4 * vision), f"{at}{merger}.norm.weight": (vision,)}
+        shapes |= {
+            f"{at}{merger}.linear_fc1.weight": (4 * vision, 4 * vision),
+            f"{at}{merger}.linear_fc2.weight": (hidden, 4 * vision),
+            f"{at}{merger}.norm.weight": (vision,),
+        }
     return shapes
 
 
 def config(tie: bool = False, hidden: int = 256, mlp: int = 512, layers: int = 2) -> dict[str, Any]:
     """config.json of a Qwen3-VL, as far as anything here reads it."""
-    return {"architectures": ["Qwen3VLForConditionalGeneration"], "model_type": "qwen3_vl",
-            "text_config": {"hidden_size": hidden, "intermediate_size": mlp, "num_hidden_layers": layers,
-                            "tie_word_embeddings": tie},
-            "vision_config": {"depth": 2}, "tie_word_embeddings": tie}
+    return {
+        "architectures": ["Qwen3VLForConditionalGeneration"],
+        "model_type": "qwen3_vl",
+        "text_config": {
+            "hidden_size": hidden,
+            "intermediate_size": mlp,
+            "num_hidden_layers": layers,
+            "tie_word_embeddings": tie,
+        },
+        "vision_config": {"depth": 2},
+        "tie_word_embeddings": tie,
+    }
 
 
 SIDE_FILES = {
@@ -130,7 +160,7 @@ def write_quantized(folder: Path, source: Path, group: int = 128, symmetric: boo
             continue
         n, k = one.out_features, one.in_features
         groups = 1 if group == -1 else k // group
-        table[f"{one.name}.weight_packed"] = ("I32", rng.integers(-2**31, 2**31 - 1, (n, k // 8)))
+        table[f"{one.name}.weight_packed"] = ("I32", rng.integers(-(2**31), 2**31 - 1, (n, k // 8)))
         table[f"{one.name}.weight_scale"] = ("BF16", np.full((n, groups), 0.01, np.float32))
         table[f"{one.name}.weight_shape"] = ("I64", np.array([n, k]))
         if not symmetric:
@@ -139,11 +169,23 @@ def write_quantized(folder: Path, source: Path, group: int = 128, symmetric: boo
     content = json.loads((source / "config.json").read_text())
     plain = [one.name for one in linears_of(original) if one.name not in packed]
     content["quantization_config"] = {
-        "quant_method": "compressed-tensors", "format": "pack-quantized", "version": "0.17.0",
+        "quant_method": "compressed-tensors",
+        "format": "pack-quantized",
+        "version": "0.17.0",
         "ignore": [*plain, "re:.*visual.*"],
-        "config_groups": {"group_0": {"targets": ["Linear"], "weights": {
-            "num_bits": 4, "type": "int", "symmetric": symmetric, "observer": "mse",
-            "strategy": "channel" if group == -1 else "group", "group_size": None if group == -1 else group}}},
+        "config_groups": {
+            "group_0": {
+                "targets": ["Linear"],
+                "weights": {
+                    "num_bits": 4,
+                    "type": "int",
+                    "symmetric": symmetric,
+                    "observer": "mse",
+                    "strategy": "channel" if group == -1 else "group",
+                    "group_size": None if group == -1 else group,
+                },
+            }
+        },
     }
     write_json(folder / "config.json", content)
     for path in source.iterdir():

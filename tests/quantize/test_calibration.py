@@ -36,11 +36,16 @@ def test_a_folder_of_pictures_and_lines(tmp_path: Path):
 
 
 def test_messages_texts_and_pictures_inside(tmp_path: Path):
-    inside = {"messages": [{"role": "user", "content": [{"type": "image", "image": picture(tmp_path, "a.png")},
-                                                        {"type": "text", "text": "what?"}]},
-                           {"role": "assistant", "content": "a"}]}
-    file = write_lines(tmp_path / "rows.jsonl", [inside, {"text": "plain"}, {"messages": [
-        {"role": "user", "content": "hi"}]}])
+    inside = {
+        "messages": [
+            {
+                "role": "user",
+                "content": [{"type": "image", "image": picture(tmp_path, "a.png")}, {"type": "text", "text": "what?"}],
+            },
+            {"role": "assistant", "content": "a"},
+        ]
+    }
+    file = write_lines(tmp_path / "rows.jsonl", [inside, {"text": "plain"}, {"messages": [{"role": "user", "content": "hi"}]}])
     found = {s.id: s for s in read(Calibration(dataset=str(file), samples=3))}
     assert len(found["rows.jsonl:1"].images) == 1
     assert (found["rows.jsonl:2"].text, found["rows.jsonl:2"].messages) == ("plain", None)
@@ -61,19 +66,28 @@ def test_parquet_as_hubs_store_it(tmp_path: Path):
 
     data = io.BytesIO()
     Image.new("RGB", (4, 4)).save(data, "PNG")
-    rows = [{"messages": json.dumps([{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": str(i)}]}]),
-             "images": [{"bytes": data.getvalue(), "path": None}]} for i in range(10)]
+    rows = [
+        {
+            "messages": json.dumps([{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": str(i)}]}]),
+            "images": [{"bytes": data.getvalue(), "path": None}],
+        }
+        for i in range(10)
+    ]
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "vlm.parquet", row_group_size=3)
     found = list(read(Calibration(dataset=str(tmp_path), samples=10)))
     assert len(found) == 10 and all(s.images[0].size == (4, 4) for s in found)
     assert len({s.id for s in found}) == 10
 
 
-@pytest.mark.parametrize(("rows", "said"), [
-    ('{"question": 1', "rows.jsonl:1: not JSON"), ("[1]", "rows.jsonl:1: not a JSON object"),
-    ('{"image": "a.png"}', "messages, or question and answer"),
-    ('{"question": "q", "image": "gone.png"}', "its picture cannot be read"),
-])
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        ('{"question": 1', "rows.jsonl:1: not JSON"),
+        ("[1]", "rows.jsonl:1: not a JSON object"),
+        ('{"image": "a.png"}', "messages, or question and answer"),
+        ('{"question": "q", "image": "gone.png"}', "its picture cannot be read"),
+    ],
+)
 def test_bad_rows_are_one_line(tmp_path: Path, rows: str, said: str):
     (tmp_path / "rows.jsonl").write_text(rows + "\n")
     with pytest.raises(Refused) as refused:
@@ -123,8 +137,15 @@ def test_a_hub_data_set_by_name(monkeypatch: pytest.MonkeyPatch):
 
 def test_warnings_say_what_the_manifest_holds(tmp_path: Path):
     shapes.write_json(tmp_path / "config.json", shapes.config())
-    facts = {"images": 0, "dropped_too_long": 2, "max_seq_length": 64, "first_dropped": ["a"],
-             "dropped_without_images": 0, "used": 3, "asked": 8}
+    facts = {
+        "images": 0,
+        "dropped_too_long": 2,
+        "max_seq_length": 64,
+        "first_dropped": ["a"],
+        "dropped_without_images": 0,
+        "used": 3,
+        "asked": 8,
+    }
     text = "\n".join(warnings(facts, tmp_path))
     assert "text-only calibration of a vision-language model" in text
     assert "2 samples are longer than 64 tokens" in text and "3 samples used of 8 asked" in text

@@ -29,8 +29,11 @@ def run(folder: Path, job: Any, text: str | None = None) -> subprocess.Completed
 
 
 def noise_job(source: Path, folder: Path, **more: Any) -> dict[str, Any]:
-    return {"source": str(source), "cells": [{"name": "control", "recipe": NOISE, "output": str(folder / "out" / "control")}],
-            **more}
+    return {
+        "source": str(source),
+        "cells": [{"name": "control", "recipe": NOISE, "output": str(folder / "out" / "control")}],
+        **more,
+    }
 
 
 def test_a_build_reports_events_and_leaves_a_manifest(source: Path, tmp_path: Path):
@@ -72,11 +75,15 @@ def test_two_builds_of_one_output_do_not_meet(source: Path, tmp_path: Path):
     assert done.returncode == 2 and f"is being built by process {os.getpid()}" in done.stderr
 
 
-@pytest.mark.parametrize(("job", "said"), [
-    ({}, "source: Field required"), ({"source": "/nowhere", "cells": [{"name": "a", "output": "/x/y"}]}, "no config.json"),
-    ({"source": "/nowhere", "cells": []}, "cells: List should have at least 1"),
-    ({"source": "/s", "cells": [{"name": "a", "output": "/x/y", "recipe": {"gruop_size": 1}}]}, "gruop_size"),
-])
+@pytest.mark.parametrize(
+    ("job", "said"),
+    [
+        ({}, "source: Field required"),
+        ({"source": "/nowhere", "cells": [{"name": "a", "output": "/x/y"}]}, "no config.json"),
+        ({"source": "/nowhere", "cells": []}, "cells: List should have at least 1"),
+        ({"source": "/s", "cells": [{"name": "a", "output": "/x/y", "recipe": {"gruop_size": 1}}]}, "gruop_size"),
+    ],
+)
 def test_bad_jobs_are_lines_and_status_2(tmp_path: Path, job: Any, said: str):
     done = run(tmp_path, job)
     assert done.returncode == 2 and said in done.stderr and "Traceback" not in done.stderr and done.stdout == ""
@@ -89,8 +96,10 @@ def test_no_json_and_no_file(tmp_path: Path):
 
 
 def test_all_faults_of_all_cells_come_before_anything_is_loaded(source: Path, tmp_path: Path):
-    cells = [{"name": n, "recipe": r, "output": str(tmp_path / "out" / n)} for n, r in
-             (("a", {"group_size": 96}), ("b", {"ignore": ["re:visual.*", "lm_head"]}), ("c", {}))]
+    cells = [
+        {"name": n, "recipe": r, "output": str(tmp_path / "out" / n)}
+        for n, r in (("a", {"group_size": 96}), ("b", {"ignore": ["re:visual.*", "lm_head"]}), ("c", {}))
+    ]
     start = time.monotonic()
     done = run(tmp_path, {"source": str(source), "cells": cells})
     assert time.monotonic() - start < 5
@@ -120,10 +129,12 @@ def test_a_build_that_ends_early_leaves_no_folder_and_the_old_one(tmp_path: Path
 
 
 def test_the_build_dies_with_the_process_that_started_it(tmp_path: Path):
-    code = ("import subprocess, sys, time\n"
-            "child = subprocess.Popen([sys.executable, '-c', 'from quantize.process import die_with_parent;"
-            "die_with_parent(); print(1, flush=True); import time; time.sleep(60)'], stdout=subprocess.PIPE)\n"
-            "child.stdout.readline(); print(child.pid, flush=True); time.sleep(60)")
+    code = (
+        "import subprocess, sys, time\n"
+        "child = subprocess.Popen([sys.executable, '-c', 'from quantize.process import die_with_parent;"
+        "die_with_parent(); print(1, flush=True); import time; time.sleep(60)'], stdout=subprocess.PIPE)\n"
+        "child.stdout.readline(); print(child.pid, flush=True); time.sleep(60)"
+    )
     parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, cwd=ROOT)
     assert parent.stdout is not None
     pid = int(parent.stdout.readline())

@@ -44,12 +44,17 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     t = str(folder / "T")
     jobs = {
         "awq": {"source": t, "calibration": local, "cells": [cell(folder, "awq", **QUICK)]},
-        "text_only": {"source": t, "calibration": demo | {"images": False},
-                      "cells": [cell(folder, "text_only", **QUICK)]},
-        "nothing_left": {"source": t, "calibration": demo | {"max_seq_length": 32},
-                         "cells": [cell(folder, "nothing_left", **QUICK)]},
-        "sick": {"source": str(folder / "sick"), "calibration": demo,
-                 "cells": [cell(folder, "sick", **QUICK), cell(folder, "sick_rtn", method="rtn")]},
+        "text_only": {"source": t, "calibration": demo | {"images": False}, "cells": [cell(folder, "text_only", **QUICK)]},
+        "nothing_left": {
+            "source": t,
+            "calibration": demo | {"max_seq_length": 32},
+            "cells": [cell(folder, "nothing_left", **QUICK)],
+        },
+        "sick": {
+            "source": str(folder / "sick"),
+            "calibration": demo,
+            "cells": [cell(folder, "sick", **QUICK), cell(folder, "sick_rtn", method="rtn")],
+        },
         "stranger": {"source": str(folder / "stranger"), "cells": [cell(folder, "stranger", method="rtn")]},
         "tied": {"source": str(folder / "tied"), "cells": [cell(folder, "tied", method="rtn")]},
         "single": {"source": t, "calibration": demo, "cells": [cell(folder, "single", observer="minmax", **QUICK)]},
@@ -70,12 +75,21 @@ def results(work: Path) -> dict[str, Any]:
 def grid(work: Path) -> subprocess.CompletedProcess[str]:
     """A grid through the command line; its second cell fails."""
     (work / "out" / ".g_mse.abcdefgh").mkdir(parents=True)
-    job = {"source": str(work / "T"), "calibration": {"dataset": "demo", "samples": 3}, "cells": [
-        cell(work, "g_mse", **QUICK), cell(work, "g_broken", **BROKEN), cell(work, "g_minmax", observer="minmax", **QUICK),
-        cell(work, "g_rtn", method="rtn"), cell(work, "g_twin", method="rtn", n_grid=5),
-        cell(work, "g_asym", group_size=32, symmetric=False, **QUICK),
-        cell(work, "g_channel", method="rtn", group_size=-1), cell(work, "g_imatrix", method="rtn", observer="imatrix_mse"),
-        cell(work, "g_noise", method="noise", noise_std=0.2)]}
+    job = {
+        "source": str(work / "T"),
+        "calibration": {"dataset": "demo", "samples": 3},
+        "cells": [
+            cell(work, "g_mse", **QUICK),
+            cell(work, "g_broken", **BROKEN),
+            cell(work, "g_minmax", observer="minmax", **QUICK),
+            cell(work, "g_rtn", method="rtn"),
+            cell(work, "g_twin", method="rtn", n_grid=5),
+            cell(work, "g_asym", group_size=32, symmetric=False, **QUICK),
+            cell(work, "g_channel", method="rtn", group_size=-1),
+            cell(work, "g_imatrix", method="rtn", observer="imatrix_mse"),
+            cell(work, "g_noise", method="noise", noise_std=0.2),
+        ],
+    }
     (work / "grid.json").write_text(json.dumps(job))
     return subprocess.run([PYTHON, "-m", "quantize", str(work / "grid.json")], cwd=ROOT, capture_output=True, text=True)
 
@@ -176,8 +190,7 @@ def test_every_cell_is_whole(work: Path, grid: subprocess.CompletedProcess[str],
         assert config["weights"]["observer"] == made["recipe"]["observer"]
 
 
-def test_observers_differ_in_config_and_tensors_and_twins_are_called_twins(work: Path,
-                                                                           grid: subprocess.CompletedProcess[str]):
+def test_observers_differ_in_config_and_tensors_and_twins_are_called_twins(work: Path, grid: subprocess.CompletedProcess[str]):
     mse, minmax, rtn, twin = (manifest(work, n) for n in ("g_mse", "g_minmax", "g_rtn", "g_twin"))
     assert len({m["quantized_sha256"] for m in (mse, minmax, rtn)}) == 3
     assert twin["quantized_sha256"] == rtn["quantized_sha256"]
@@ -186,8 +199,9 @@ def test_observers_differ_in_config_and_tensors_and_twins_are_called_twins(work:
     assert mse["notes"] == minmax["notes"] == []
 
 
-def test_a_cell_of_a_grid_equals_the_same_cell_built_alone(work: Path, results: dict[str, Any],
-                                                           grid: subprocess.CompletedProcess[str]):
+def test_a_cell_of_a_grid_equals_the_same_cell_built_alone(
+    work: Path, results: dict[str, Any], grid: subprocess.CompletedProcess[str]
+):
     assert results["single"]["failed"] == 0
     assert manifest(work, "single")["quantized_sha256"] == manifest(work, "g_minmax")["quantized_sha256"]
 

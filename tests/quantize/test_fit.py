@@ -26,7 +26,10 @@ def test_the_default_recipe_fits(source: Path):
     assert facts.packed == 14
     assert [(m.resolved, m.skipped) for m in facts.mappings] == [(2, 0)] * 3
     assert {i.pattern: i.by_part for i in facts.ignore} == {
-        "re:.*visual.*": {"visual": 20}, "lm_head": {"lm_head": 1}, "re:.*embed_tokens$": {"embeddings": 1}}
+        "re:.*visual.*": {"visual": 20},
+        "lm_head": {"lm_head": 1},
+        "re:.*embed_tokens$": {"embeddings": 1},
+    }
     assert facts.kernels == {"CPUWNA16LinearKernel": 14}
 
 
@@ -54,10 +57,17 @@ def test_an_ignore_pattern_that_matches_nothing_shows_a_name_and_a_pattern(sourc
     assert any("12 visual Linears would be packed" in line for line in lines)
 
 
-@pytest.mark.parametrize(("pattern", "proposal"), [
-    ("re:visual.*", "re:.*visual.*"), ("model.visaul", "re:.*visual.*"), ("re:.*vision.*", "re:.*visual.*"),
-    ("lm_haed", "re:.*lm_head$"), ("embed_token", "re:.*embed_token"), ("re:^mlp.*", "re:.*mlp.*"),
-])
+@pytest.mark.parametrize(
+    ("pattern", "proposal"),
+    [
+        ("re:visual.*", "re:.*visual.*"),
+        ("model.visaul", "re:.*visual.*"),
+        ("re:.*vision.*", "re:.*visual.*"),
+        ("lm_haed", "re:.*lm_head$"),
+        ("embed_token", "re:.*embed_token"),
+        ("re:^mlp.*", "re:.*mlp.*"),
+    ],
+)
 def test_proposals_are_near_and_match(pattern: str, proposal: str):
     real, found = propose(pattern, NAMES)
     assert found == proposal and real in NAMES
@@ -75,18 +85,24 @@ def test_a_proposal_always_matches_something(text: str, regex: bool):
 @settings(deadline=None)
 @given(st.sampled_from(NAMES), st.integers(0, 40))
 def test_any_tail_of_a_name_leads_to_a_pattern_that_matches_that_name(name: str, cut: int):
-    tail = name[cut % len(name):].lstrip(".") or name
+    tail = name[cut % len(name) :].lstrip(".") or name
     found = propose("re:" + re.escape(tail) + "$", NAMES)[1]
     assert any(re.match(found.removeprefix("re:"), n) for n in NAMES)
 
 
 @settings(deadline=None)
-@given(st.lists(st.sampled_from(["re:.*visual.*", "lm_head", "re:.*embed_tokens$", "re:.*q_proj$", "re:.*layers.0.*"]),
-                unique=True))
+@given(
+    st.lists(
+        st.sampled_from(["re:.*visual.*", "lm_head", "re:.*embed_tokens$", "re:.*q_proj$", "re:.*layers.0.*"]), unique=True
+    )
+)
 def test_ignored_and_packed_are_the_linears_together(source: Path, patterns: list[str]):
     _, facts = plan_recipe(source, Recipe(ignore=patterns), None)
-    kept = [one for one in linears(source)
-            if any(re.match(p.removeprefix("re:"), one.name) if p.startswith("re:") else p == one.name for p in patterns)]
+    kept = [
+        one
+        for one in linears(source)
+        if any(re.match(p.removeprefix("re:"), one.name) if p.startswith("re:") else p == one.name for p in patterns)
+    ]
     assert facts.packed + len(kept) == sum(facts.linears.values())
 
 
@@ -108,8 +124,9 @@ def test_smaller_groups_and_zero_points_only_add_bytes(source: Path, size: int, 
 
 
 def test_a_mapping_of_v_to_o_is_skipped_under_grouped_query_attention(source: Path):
-    found, facts = plan_recipe(source, Recipe(mappings=[
-        *Recipe().mappings, Mapping(smooth="re:.*v_proj$", balance=["re:.*o_proj$"])]))
+    found, facts = plan_recipe(
+        source, Recipe(mappings=[*Recipe().mappings, Mapping(smooth="re:.*v_proj$", balance=["re:.*o_proj$"])])
+    )
     assert (facts.mappings[3].resolved, facts.mappings[3].skipped) == (0, 2)
     assert "128 vs 256" in facts.mappings[3].reason
     assert ["resolves to no layer" in str(f) for f in found] == [True]
@@ -126,8 +143,12 @@ def test_a_broken_pattern_is_one_line(source: Path):
 
 
 def test_faults_come_together(source: Path):
-    lines = faults(source, group_size=96, ignore=["re:.*visual.*", "lm_head", "re:head"],
-                   mappings=[{"smooth": "re:nothing", "balance": ["re:.*q_proj$"]}])
+    lines = faults(
+        source,
+        group_size=96,
+        ignore=["re:.*visual.*", "lm_head", "re:head"],
+        mappings=[{"smooth": "re:nothing", "balance": ["re:.*q_proj$"]}],
+    )
     assert len(lines) == 3
 
 
@@ -161,8 +182,19 @@ def test_observers_are_asked_of_the_other_environment(source: Path, tmp_path: Pa
 
 
 def test_the_8b_model_is_planned_from_headers_in_a_moment(tmp_path: Path):
-    table = shapes.qwen3_vl(hidden=4096, mlp=12288, layers=36, heads=32, kv_heads=8, head_dim=128, vocabulary=151936,
-                            vision=1152, vision_mlp=4304, blocks=27, mergers=3)
+    table = shapes.qwen3_vl(
+        hidden=4096,
+        mlp=12288,
+        layers=36,
+        heads=32,
+        kv_heads=8,
+        head_dim=128,
+        vocabulary=151936,
+        vision=1152,
+        vision_mlp=4304,
+        blocks=27,
+        mergers=3,
+    )
     shapes.write_header(tmp_path / "model.safetensors", table)
     shapes.write_json(tmp_path / "config.json", shapes.config(hidden=4096, mlp=12288, layers=36))
     start = time.perf_counter()
@@ -171,6 +203,5 @@ def test_the_8b_model_is_planned_from_headers_in_a_moment(tmp_path: Path):
     assert found == [] and facts.kernels == {"MacheteLinearKernel": 252}
     assert 16.5e9 < facts.source_bytes < 17.6e9 and 6.3e9 < facts.expected_bytes < 7.7e9
     assert facts.calibration_host_bytes > facts.source_bytes and facts.calibration_device_bytes > 2**30
-    (line,) = [str(f) for f in plan_recipe(tmp_path, Recipe(ignore=["lm_head"]))[0]
-               if "packed" in str(f)]
+    (line,) = [str(f) for f in plan_recipe(tmp_path, Recipe(ignore=["lm_head"]))[0] if "packed" in str(f)]
     assert "visual" in line

@@ -55,14 +55,24 @@ def test_fused_layers_are_asked_for_together():
     assert kernels.kernel_for("machete", 4, 128, True, *kernels.merged(found[1], found))[0] == "MacheteLinearKernel"
 
 
-@pytest.mark.parametrize(("target", "bits", "symmetric", "kernel"), [
-    ("cpu", 8, True, None), ("cpu", 4, False, "CPUWNA16LinearKernel"), ("marlin", 8, True, "MarlinLinearKernel"),
-    ("marlin", 8, False, None), ("machete", 8, False, "MacheteLinearKernel"), ("marlin", 3, True, None),
-])
+@pytest.mark.parametrize(
+    ("target", "bits", "symmetric", "kernel"),
+    [
+        ("cpu", 8, True, None),
+        ("cpu", 4, False, "CPUWNA16LinearKernel"),
+        ("marlin", 8, True, "MarlinLinearKernel"),
+        ("marlin", 8, False, None),
+        ("machete", 8, False, "MacheteLinearKernel"),
+        ("marlin", 3, True, None),
+    ],
+)
 def test_bits_and_zero_points(target: str, bits: int, symmetric: bool, kernel: str | None):
     assert kernels.kernel_for(target, bits, 128, symmetric, 256, 256)[0] == kernel
 
 
 def test_short_names():
     assert [kernels.kernel_short(f"{n}LinearKernel") for n in ("CPUWNA16", "Marlin", "Machete")] == [
-        "CPU WNA16", "Marlin", "Machete"]
+        "CPU WNA16",
+        "Marlin",
+        "Machete",
+    ]

@@ -12,20 +12,28 @@ from quantize.recipe import Cell, Job, Recipe
 def test_the_defaults_are_the_seeds_of_the_project():
     recipe = Recipe()
     assert (recipe.method, recipe.num_bits, recipe.group_size, recipe.observer, recipe.symmetric) == (
-        "awq", 4, 128, "mse", True)
+        "awq",
+        4,
+        128,
+        "mse",
+        True,
+    )
     assert [len(m.balance) for m in recipe.mappings] == [3, 2, 1]
 
 
-@pytest.mark.parametrize(("given", "said"), [
-    ({"gruop_size": 128}, "Extra inputs"),
-    ({"group_size": 0}, "neither positive nor -1"),
-    ({"group_size": -2}, "neither positive nor -1"),
-    ({"method": "noise"}, "needs noise_std"),
-    ({"noise_std": 0.1}, "belongs to method noise"),
-    ({"mappings": []}, "at least one mapping"),
-    ({"num_bits": 16}, "less than or equal to 8"),
-    ({"method": "gptq"}, "'awq', 'rtn' or 'noise'"),
-])
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"gruop_size": 128}, "Extra inputs"),
+        ({"group_size": 0}, "neither positive nor -1"),
+        ({"group_size": -2}, "neither positive nor -1"),
+        ({"method": "noise"}, "needs noise_std"),
+        ({"noise_std": 0.1}, "belongs to method noise"),
+        ({"mappings": []}, "at least one mapping"),
+        ({"num_bits": 16}, "less than or equal to 8"),
+        ({"method": "gptq"}, "'awq', 'rtn' or 'noise'"),
+    ],
+)
 def test_what_makes_no_sense_is_refused(given: dict[str, object], said: str):
     with pytest.raises(ValidationError, match=said):
         Recipe.model_validate(given)
@@ -58,6 +66,8 @@ def test_every_field_says_what_it_is():
 
 
 def test_recipes_import_nothing_heavy():
-    code = "import sys, quantize.recipe, quantize.fit, quantize.verify, quantize.readable; " \
-           "sys.exit(any(m in sys.modules for m in ('torch', 'transformers', 'llmcompressor', 'compressed_tensors')))"
+    code = (
+        "import sys, quantize.recipe, quantize.fit, quantize.verify, quantize.readable; "
+        "sys.exit(any(m in sys.modules for m in ('torch', 'transformers', 'llmcompressor', 'compressed_tensors')))"
+    )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

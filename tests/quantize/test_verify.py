@@ -54,9 +54,14 @@ def test_every_fault_of_the_acceptance_list_in_one_pass(source: Path, packed: Pa
     shapes.edit_config(packed, config)
     (packed / "preprocessor_config.json").unlink()
     found = lines(packed, source)
-    for part in ("does not cover 13 Linears", "entries match no module: visual.blocks.0", "preprocessor_config.json: missing",
-                 "zero point in a symmetric scheme", "up_proj.weight_scale: 1 of 1024 values are NaN",
-                 "second embedding-sized tensor"):
+    for part in (
+        "does not cover 13 Linears",
+        "entries match no module: visual.blocks.0",
+        "preprocessor_config.json: missing",
+        "zero point in a symmetric scheme",
+        "up_proj.weight_scale: 1 of 1024 values are NaN",
+        "second embedding-sized tensor",
+    ):
         assert sum(part in line for line in found) == 1, (part, found)
 
 
@@ -66,25 +71,27 @@ def test_a_deleted_section_is_a_fault(source: Path, packed: Path):
 
 
 def test_a_section_without_packed_tensors_is_a_fault(source: Path, packed: Path, tmp_path: Path):
-    shapes.write_safetensors(packed / "model.safetensors", {
-        n: ("BF16", t.read()) for n, t in read_tensors(source).items()})
+    shapes.write_safetensors(packed / "model.safetensors", {n: ("BF16", t.read()) for n, t in read_tensors(source).items()})
     assert any("no Linear is packed" in line for line in lines(packed, source))
 
 
-@pytest.mark.parametrize(("change", "said"), [
-    (lambda t: t.pop(f"{Q}.weight_scale"), "q_proj.weight_scale: missing"),
-    (lambda t: t.pop(f"{Q}.weight_packed"), "has no packed weight beside it (2 such tensors)"),
-    (lambda t: t.update({f"{Q}.weight_scale": ("BF16", np.ones((256, 8)))}), "[256, 8], group size 128"),
-    (lambda t: t.update({f"{Q}.weight_scale": ("BF16", np.zeros((256, 2)))}), "512 of 512 scales are zero"),
-    (lambda t: t.update({f"{Q}.weight_packed": ("I32", np.zeros((256, 64)))}), "4 bit of [256, 256] take [256, 32]"),
-    (lambda t: t.update({f"{Q}.weight_shape": ("I64", np.array([256, 512]))}), "the source has [256, 256]"),
-    (lambda t: t.pop("model.language_model.norm.weight"), "1 of the source's are missing"),
-    (lambda t: t.update({"model.language_model.norm.weight": ("BF16", np.full(256, 1e30))}), "not a trained norm weight"),
-    (lambda t: t.update({"lm_head.weight": ("F32", t["lm_head.weight"][1])}), "is stored as F32"),
-    (lambda t: t.update({"lm_head.weight": ("BF16", t["lm_head.weight"][1] * 2)}), "differs from the source's"),
-    (lambda t: t.update({"model.visual.pos_embed.weight": ("BF16", np.zeros((64, 64)))}), "differs from the source's"),
-    (lambda t: t.update({"stray.weight": ("BF16", np.zeros(7))}), "1 are not in the source: stray.weight"),
-])
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda t: t.pop(f"{Q}.weight_scale"), "q_proj.weight_scale: missing"),
+        (lambda t: t.pop(f"{Q}.weight_packed"), "has no packed weight beside it (2 such tensors)"),
+        (lambda t: t.update({f"{Q}.weight_scale": ("BF16", np.ones((256, 8)))}), "[256, 8], group size 128"),
+        (lambda t: t.update({f"{Q}.weight_scale": ("BF16", np.zeros((256, 2)))}), "512 of 512 scales are zero"),
+        (lambda t: t.update({f"{Q}.weight_packed": ("I32", np.zeros((256, 64)))}), "4 bit of [256, 256] take [256, 32]"),
+        (lambda t: t.update({f"{Q}.weight_shape": ("I64", np.array([256, 512]))}), "the source has [256, 256]"),
+        (lambda t: t.pop("model.language_model.norm.weight"), "1 of the source's are missing"),
+        (lambda t: t.update({"model.language_model.norm.weight": ("BF16", np.full(256, 1e30))}), "not a trained norm weight"),
+        (lambda t: t.update({"lm_head.weight": ("F32", t["lm_head.weight"][1])}), "is stored as F32"),
+        (lambda t: t.update({"lm_head.weight": ("BF16", t["lm_head.weight"][1] * 2)}), "differs from the source's"),
+        (lambda t: t.update({"model.visual.pos_embed.weight": ("BF16", np.zeros((64, 64)))}), "differs from the source's"),
+        (lambda t: t.update({"stray.weight": ("BF16", np.zeros(7))}), "1 are not in the source: stray.weight"),
+    ],
+)
 def test_tensors_that_are_wrong(source: Path, packed: Path, change: Any, said: str):
     shapes.edit_tensors(packed, change)
     assert any(said in line for line in lines(packed, source)), lines(packed, source)
@@ -119,13 +126,16 @@ def test_a_head_beside_tied_embeddings_is_a_fault(tmp_path: Path):
     assert any("a second embedding-sized tensor" in line for line in lines(folder, None))
 
 
-@pytest.mark.parametrize(("name", "content", "said"), [
-    ("tokenizer.json", {"truncation": {"max_length": 64}}, "tokenizer.json: truncation"),
-    ("tokenizer.json", {"padding": {"length": 64}}, "tokenizer.json: padding"),
-    ("tokenizer.json", {"model": {"type": "WordPiece"}}, "differs from the source's in model"),
-    ("preprocessor_config.json", {"patch_size": 16}, "differs from the source's in patch_size"),
-    ("generation_config.json", {"temperature": 0.1}, "differs from the source's in temperature"),
-])
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("tokenizer.json", {"truncation": {"max_length": 64}}, "tokenizer.json: truncation"),
+        ("tokenizer.json", {"padding": {"length": 64}}, "tokenizer.json: padding"),
+        ("tokenizer.json", {"model": {"type": "WordPiece"}}, "differs from the source's in model"),
+        ("preprocessor_config.json", {"patch_size": 16}, "differs from the source's in patch_size"),
+        ("generation_config.json", {"temperature": 0.1}, "differs from the source's in temperature"),
+    ],
+)
 def test_side_files_that_say_something_else(source: Path, packed: Path, name: str, content: dict[str, Any], said: str):
     shapes.write_json(packed / name, json.loads((packed / name).read_text()) | content)
     assert any(said in line for line in lines(packed, source))
@@ -150,8 +160,13 @@ def test_shards_and_index(source: Path, packed: Path):
     names = list(read_tensors(packed))
     shapes.write_json(index, {"weight_map": {n: "model.safetensors" for n in names}})
     assert lines(packed, source) == []
-    shapes.write_json(index, {"weight_map": {n: "model.safetensors" for n in names[1:]} | {
-        "gone": "model-00002-of-00002.safetensors", "absent": "model.safetensors"}})
+    shapes.write_json(
+        index,
+        {
+            "weight_map": {n: "model.safetensors" for n in names[1:]}
+            | {"gone": "model-00002-of-00002.safetensors", "absent": "model.safetensors"}
+        },
+    )
     found = lines(packed, source)
     assert any("model-00002-of-00002.safetensors, which is not there" in line for line in found)
     assert any("does not hold: absent" in line for line in found)
@@ -169,8 +184,13 @@ def test_a_cut_file_and_a_missing_folder_are_lines_not_tracebacks(source: Path, 
 
 def test_fields_the_installed_release_does_not_know_are_named_with_both_versions(packed: Path):
     assert readable(packed) == []
-    shapes.edit_config(packed, lambda c: c["quantization_config"].update(version="0.99.0") or c["quantization_config"][
-        "config_groups"]["group_0"]["weights"].update(rounding="stochastic"))
+    shapes.edit_config(
+        packed,
+        lambda c: (
+            c["quantization_config"].update(version="0.99.0")
+            or c["quantization_config"]["config_groups"]["group_0"]["weights"].update(rounding="stochastic")
+        ),
+    )
     (fault,) = readable(packed)
     installed = metadata.version("compressed-tensors")
     assert "weights.rounding" in str(fault) and installed in str(fault) and "0.99.0" in str(fault)
@@ -195,9 +215,14 @@ def test_noise_changes_the_language_linears_and_nothing_else(source: Path, tmp_p
             assert (tmp_path / "a" / path.name).read_bytes() == path.read_bytes()
 
 
-@pytest.mark.parametrize(("section", "value"), [
-    ("quantization_config", "awq"), ("config_groups", [1]), ("ignore", 5),
-])
+@pytest.mark.parametrize(
+    ("section", "value"),
+    [
+        ("quantization_config", "awq"),
+        ("config_groups", [1]),
+        ("ignore", 5),
+    ],
+)
 def test_a_value_of_the_wrong_kind_is_a_fault_and_no_exception(packed, section, value):
     path = packed / "config.json"
     config = json.loads(path.read_text())
