@@ -41,6 +41,14 @@ class EngineFacts(BaseModel):
     """Memory of the weights, GiB ("Model loading took")."""
     kv_cache_tokens: int | None = None
     """Tokens the KV cache holds."""
+    kv_cache_gib: float | None = None
+    """Memory of the KV cache, GiB."""
+    graphs_gib: float | None = None
+    """Memory that the captured graphs took, GiB."""
+    activations_gib: float | None = None
+    """Peak of the activations in vLLM's own profiling run, GiB."""
+    non_torch_gib: float | None = None
+    """What vLLM found taken outside torch's allocator (CUDA context, libraries), GiB."""
     start_s: float
     """Seconds from the start of the process until it was healthy."""
     warnings: list[str] = []
@@ -52,9 +60,24 @@ class EngineFacts(BaseModel):
 class Engine:
     """A healthy server: where to ask it and what it said of itself."""
 
-    def __init__(self, url: str, name: str, facts: EngineFacts, process: subprocess.Popen[bytes], log: Path):
+    def __init__(
+        self,
+        url: str,
+        name: str,
+        facts: EngineFacts,
+        process: subprocess.Popen[bytes],
+        log: Path,
+        checkpoint: Path,
+        settings: EngineSettings,
+    ):
         self.url, self.name, self.facts, self.log = url, name, facts, log
+        self.checkpoint, self.settings = checkpoint, settings
         self._process = process
+
+    @property
+    def root(self) -> int:
+        """Process id of the guard; the engine is its descendants."""
+        return self._process.pid
 
     def alive(self) -> bool:
         """Whether the server process still runs."""
@@ -139,17 +162,23 @@ def arguments(checkpoint: Path, settings: EngineSettings, served_name: str) -> l
 def variables(settings: EngineSettings) -> dict[str, str]:
     """The environment variables of the engine's processes."""
     given = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+    # NVML counts cards in this order; without it CUDA may count them otherwise.
+    given["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
     if environments.is_cpu():
-        cores = len(os.sched_getaffinity(0))
         given |= {
             "VLLM_CPU_KVCACHE_SPACE": str(max(1, round(settings.kv_cache_gib or 1))),
             # One core is left for the API server and the client; see shims/vllm_serve.py for the binding.
             "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-            "OMP_NUM_THREADS": str(max(1, cores - 1)),
+            "OMP_NUM_THREADS": str(cpu_threads()),
             # Lets the worker run inside the engine core, see arguments().
             "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
         }
     return given | settings.env
+
+
+def cpu_threads() -> int:
+    """Threads of the engine's matrix products on a CPU: all cores but the one of the API server and the client."""
+    return max(1, len(os.sched_getaffinity(0)) - 1)
 
 
 def free_port() -> int:
@@ -217,7 +246,7 @@ def serving(
         facts = read_facts(log.read_text(errors="replace"), given[1:], time.monotonic() - started)
         if facts.kernel is None and is_quantized(checkpoint):
             raise CellFailed(f"{checkpoint} is quantized but vLLM named no kernel for its layers; see {log}")
-        yield Engine(f"http://127.0.0.1:{port}", name, facts, process, log)
+        yield Engine(f"http://127.0.0.1:{port}", name, facts, process, log, checkpoint, settings)
     finally:
         stop(process)
 
@@ -286,6 +315,7 @@ def is_quantized(checkpoint: Path) -> bool:
     return False
 
 
+MEMORY_SPLIT = r"GiB for weight, ([\d.]+) GiB for peak activation, ([\d.]+) GiB for non-torch memory"
 NOT_LOADED = re.compile(r"Parameter \S+ not found|weights? (were|was) not loaded")
 
 
@@ -293,12 +323,23 @@ def read_facts(text: str, given: list[str], start_s: float) -> EngineFacts:
     """What the server's log tells. Patterns seen in vLLM 0.26 (GPU) and 0.32 (CPU)."""
     weights = re.search(r"Model loading took ([\d.]+) ?GiB", text)
     tokens = re.search(r"KV cache size: ([\d,]+) tokens", text)
+    split = re.search(MEMORY_SPLIT, text)
+    graphs = re.search(r"Graph capturing finished in [\d.]+ secs?, took ([\d.]+) GiB", text)
+    kv_cache = re.search(r"(?:Available KV cache memory:|GiB, reserved) ([\d.]+) GiB", text)
     kernel = re.findall(r"Using (\w*LinearKernel) for CompressedTensorsWNA16", text)
     reasons = {}
     if not weights:
         reasons["weights_gib"] = "vLLM's CPU build does not log it" if environments.is_cpu() else "not in the server's log"
     if not tokens:
         reasons["kv_cache_tokens"] = "not in the server's log"
+    if not kv_cache:
+        reasons["kv_cache_gib"] = "not in the server's log"
+    if not graphs:
+        reasons["graphs_gib"] = "no graphs were captured"
+    if not split:
+        gpu = "vLLM does not say it when the KV cache's size is given"
+        reasons["activations_gib"] = "vLLM profiles no memory on a CPU" if environments.is_cpu() else gpu
+        reasons["non_torch_gib"] = reasons["activations_gib"]
     lost = {line.strip()[-300:] for line in text.splitlines() if NOT_LOADED.search(line)}
     return EngineFacts(
         vllm=environments.serve().version("vllm") or "unknown",
@@ -307,6 +348,10 @@ def read_facts(text: str, given: list[str], start_s: float) -> EngineFacts:
         kernel=kernel[-1] if kernel else None,
         weights_gib=float(weights[1]) if weights else None,
         kv_cache_tokens=int(tokens[1].replace(",", "")) if tokens else None,
+        kv_cache_gib=float(kv_cache[1]) if kv_cache else None,
+        graphs_gib=float(graphs[1]) if graphs else None,
+        activations_gib=float(split[1]) if split else None,
+        non_torch_gib=float(split[2]) if split else None,
         warnings=sorted(lost),
         reasons=reasons,
     )

@@ -8,15 +8,16 @@ from __future__ import annotations
 import fnmatch
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from harness import demo, device, engine, environments, files
+from harness.axes import nearest
 from harness.errors import Fault, Refused
 from harness.record import SCHEMA_VERSION, CellId, cell_label
-from harness.suite import Suite, nearest
+from harness.suite import Suite
 from harness.workloads import workload
 from quantize import fit, readable, verify
 from quantize.checkpoint import tensors
@@ -78,11 +79,33 @@ class Plan:
     def to_build(self) -> list[PlannedVariant]:
         """Variants that have to be quantized, of those that have Cells."""
         used = {cell.variant for cell in self.cells}
-        return [v for v in self.variants if not v.built and v.name in used]
+        # One product may be served under several settings; it is built once.
+        return list({v.path: v for v in reversed(self.variants) if not v.built and v.name in used}.values())[::-1]
 
     def of(self, variant: str) -> Iterator[PlannedCell]:
         """The Cells of one variant."""
         return (cell for cell in self.cells if cell.variant == variant)
+
+    def turns(self, missing: Iterable[PlannedCell]) -> list[tuple[PlannedVariant, list[PlannedCell]]]:
+        """The engine starts in their order, each with the Cells it measures.
+
+        Trials are dealt over the suite's passes and every second pass runs backwards, so the arms alternate (A B, B A);
+        a variant that ends one pass and begins the next keeps its engine.
+        """
+        cells = list(missing)
+        found: list[tuple[PlannedVariant, list[PlannedCell]]] = []
+        for number in range(self.suite.passes):
+            for variant in self.variants if number % 2 == 0 else reversed(self.variants):
+                mine = [
+                    c
+                    for c in cells
+                    if c.variant == variant.name and (c.point.get("trial", 1) - 1) % self.suite.passes == number
+                ]
+                if mine and found and found[-1][0] is variant:
+                    found[-1][1].extend(mine)
+                elif mine:
+                    found.append((variant, mine))
+        return found
 
 
 def resolve_model(name: str) -> Path:
@@ -151,7 +174,7 @@ def make_plan(suite: Suite, checkpoints: Path, only: str | None = None) -> Plan:
         if not kept and not faults:
             faults.append(Fault(f"--only {only}", "matches no Cell" + nearest(only, [c.label for c in every])))
         cells = kept
-    faults += engine.setting_faults(suite.engine)
+    faults += [f for name in suite.variants for f in engine.setting_faults(suite.engine_of(name))]
     plan = Plan(suite, source, variants, cells, every, list(dict.fromkeys(faults)))
     plan.faults += _device_faults(plan) + _twins(plan)
     return plan
@@ -184,7 +207,7 @@ def _planned(suite: Suite, name: str, source: Path, checkpoints: Path, faults: l
         },
         10,
     )
-    path = checkpoints / f"{name}-{key}"
+    path = checkpoints / f"{name.removesuffix(f'@{variant.settings}')}-{key}"
     found, facts = fit.plan_recipe(source, variant.recipe, _kernel_target(), suite.calibration, quantize.python)
     faults += [Fault(f"variants.{name}: {f.where}", f.what, f.right) for f in found]
     planned = PlannedVariant(name, "recipe", path, variant.recipe, fit=facts)
@@ -230,7 +253,7 @@ def _cells(suite: Suite, variant: PlannedVariant, faults: list[Fault]) -> Iterat
             faults += refused.faults
             continue
         for point in points:
-            faults += kind.faults(spec, point, suite.engine)
+            faults += kind.faults(spec, point, suite.engine_of(variant.name))
             identity = cell_identity(suite, variant, name, kind.identity(spec, point)) if variant.built else None
             yield PlannedCell(variant.name, name, point, identity)
 
@@ -243,7 +266,7 @@ def cell_identity(suite: Suite, variant: PlannedVariant, name: str, measured: di
         "checkpoint": variant.content,
         "repeat": suite.variants[variant.name].repeat,
         "measured": measured,
-        "engine": suite.engine.outcome_fields(),
+        "engine": suite.engine_of(variant.name).outcome_fields(),
         "versions": environments.serve().versions(environments.SERVE_PACKAGES),
         "device": {k: device.describe()[k] for k in ("kind", "name")},
     }
@@ -252,11 +275,11 @@ def cell_identity(suite: Suite, variant: PlannedVariant, name: str, measured: di
 def _twins(plan: Plan) -> list[Fault]:
     """Two variants that are one checkpoint would share their Cells; `repeat` tells them apart on purpose."""
     found: list[Fault] = []
-    seen: dict[tuple[str | None, int], str] = {}
+    seen: dict[tuple[str, int, str], str] = {}
     for variant in plan.variants:
         # A recipe that is not built yet is told by its folder, whose name ends in the recipe's hash.
-        what = variant.content or str(variant.path).removeprefix(str(variant.path.parent / variant.name))
-        same = (what, plan.suite.variants[variant.name].repeat)
+        what = variant.content or variant.path.name.rpartition("-")[2]
+        same = (what, plan.suite.variants[variant.name].repeat, str(plan.suite.engine_of(variant.name)))
         if same in seen:
             found.append(
                 Fault(

@@ -31,6 +31,11 @@ class Metric(Noun):
     """Who says so: `client` (vLLM's bench client), `server` (a delta of /metrics), `log`, `nvml`, `pss` (the kernel's
     page tables), `microbenchmark`, or `computed` from other figures. None for what the harness counts itself."""
 
+    @classmethod
+    def missing(cls, unit: str, reason: str, source: str | None = None) -> Metric:
+        """A figure that could not be had, and why."""
+        return cls(value=None, unit=unit, reason=reason, source=source)
+
 
 def cell_label(variant: str, workload: str, point: dict[str, Any]) -> str:
     """`variant/workload/demo_vl_text` or `.../image512-concurrency4-trial1`: what --only matches and messages name."""
@@ -83,6 +88,8 @@ class Record(Noun):
     """Numbers by name; names follow the field (lm-eval's and vLLM's keys)."""
     labels: list[str] = []
     """What must be known when it is read, for example `input-bound`."""
+    facts: dict[str, Any] = {}
+    """What else belongs to the figures, for example the device's measured bandwidth."""
     random_weights: bool = False
     """Whether the model was never trained: then size, memory, speed and energy are all that is real."""
     imported_from: str | None = None

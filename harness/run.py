@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from harness import engine, environments, files
+from harness import engine, environments, files, workloads
 from harness.errors import CellFailed, Fault, Refused
 from harness.plan import Plan, PlannedCell, PlannedVariant, make_plan
 from harness.progress import Reporter
@@ -56,10 +56,14 @@ def _carry_out(plan: Plan, folder: RunFolder, checkpoints: Path, report: Reporte
         plan = make_plan(plan.suite, checkpoints, only)
         failures += [str(fault) for fault in plan.faults]
     folder.write(run_facts(plan, folder.read()))
-    for variant in plan.variants:
-        cells = [c for c in plan.of(variant.name) if c.identity is not None and not _done(folder, c)]
-        if cells:
-            failures += _measure(plan, variant, cells, folder, report)
+    missing = [c for c in plan.cells if c.identity is not None and not _done(folder, c)]
+    try:
+        report.stage("measuring what the device can do")
+        workloads.prepare({c.workload for c in missing})
+        for number, (variant, cells) in enumerate(plan.turns(missing)):
+            failures += _measure(plan, variant, cells, folder, report, number)
+    finally:
+        workloads.close()
     return plan, failures
 
 
@@ -87,11 +91,12 @@ def run_facts(plan: Plan, earlier: dict[str, Any]) -> dict[str, Any]:
             "origin": variant.origin,
             "checkpoint": files.shown(variant.path),
             "content": variant.content,
+            "compared_with": plan.suite.compared_with(variant.name),
             "recipe": variant.recipe.model_dump(mode="json") if variant.recipe else None,
         }
         kept = earlier.get("variants", {}).get(variant.name)
         if kept and variant.built and kept.get("content") == variant.content:
-            facts = kept
+            facts = kept | facts
         elif variant.built:
             facts |= {
                 "storage": verify.storage(variant.path).model_dump(mode="json"),
@@ -164,15 +169,17 @@ def _build_event(event: Event, done: set[str], failures: dict[str, str], report:
         report.line(f"{event.kind}: {event.message}")
 
 
-def _measure(plan: Plan, variant: PlannedVariant, cells: list[PlannedCell], folder: RunFolder, report: Reporter) -> list[str]:
-    """Start one engine for the variant and measure its Cells; returns a line for each that failed."""
-    log = folder.logs / f"{variant.name}.log"
+def _measure(
+    plan: Plan, variant: PlannedVariant, cells: list[PlannedCell], folder: RunFolder, report: Reporter, number: int
+) -> list[str]:
+    """Start one engine for the variant, the run's `number`th, and measure its Cells; returns a line for each that failed."""
+    log = folder.logs / f"{number + 1}-{variant.name}.log"
     failures = []
     report.stage(f"starting vLLM on {variant.name}")
     try:
         with engine.serving(
             variant.path,
-            plan.suite.engine,
+            plan.suite.engine_of(variant.name),
             log,
             f"{variant.name}-{(variant.content or '')[:8]}",
             lambda stage: report.stage(f"starting vLLM on {variant.name}: {stage}"),
@@ -235,6 +242,8 @@ def _record(
         status=status,
         reason=reason,
         metrics=dict(measured.metrics) if measured else {},
+        labels=measured.labels if measured else [],
+        facts=measured.facts if measured else {},
         provenance=Provenance(
             identity=cell.identity,
             checkpoint=files.shown(variant.path),

@@ -5,8 +5,6 @@ Every field is a pydantic field with a one-line docstring; unknown keys are refu
 
 from __future__ import annotations
 
-import difflib
-import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -14,6 +12,8 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from harness import axes
+from harness.axes import nearest
 from harness.errors import Fault, Refused
 from quantize.recipe import Calibration, Recipe
 
@@ -91,10 +91,68 @@ class AccuracySpec(Strict):
     """Examples before the question. Image tasks take none: lm-eval drops the examples' images."""
 
 
+class Traffic(Strict):
+    """What the requests of a speed or memory Cell look like; every prompt and every picture is made anew from the seed."""
+
+    images: int = Field(default=1, ge=0)
+    """Pictures in a request; 0 is text only."""
+    image_size: tuple[int, int] = (512, 512)
+    """Width and height of a picture in pixels."""
+    input_len: int = Field(default=64, gt=0)
+    """Text tokens of a prompt, without the pictures'."""
+    output_len: int = Field(default=128, gt=1)
+    """Tokens of every answer: the end token is ignored, so that all answers are alike."""
+
+
+class LoadSpec(Strict):
+    """Requests sent by `vllm bench serve`, each trial a Cell of its own."""
+
+    loads: dict[Name, Traffic] = Field(min_length=1)
+    """The kinds of traffic, by name."""
+    concurrency: tuple[Annotated[int, Field(gt=0)], ...] = ()
+    """Closed loop: so many requests in flight, one point each."""
+    request_rates: tuple[Annotated[float, Field(gt=0)], ...] = ()
+    """Open loop: requests arrive at so many a second on average (Poisson), one point each."""
+    requests: int = Field(default=32, gt=0)
+    """Requests of a trial; never fewer than twice the concurrency."""
+    trials: int = Field(default=3, gt=0)
+    """How often a point is measured. Fewer than 3 give no interval worth printing."""
+    percentiles: tuple[Annotated[int, Field(gt=0, lt=100)], ...] = (50, 90, 99)
+    """Percentiles of the latencies; one needs at least 100 / (100 - P) requests behind it."""
+    goodput: dict[Literal["ttft", "tpot", "e2el"], Annotated[float, Field(gt=0)]] = {}
+    """The objective in milliseconds that a request must meet to count in `request_goodput`."""
+    seed: int = 0
+    """Of the prompts, pictures and arrivals; each trial adds its number, so no prompt comes twice."""
+
+    @model_validator(mode="after")
+    def _some_point(self) -> LoadSpec:
+        if not self.concurrency and not self.request_rates:
+            raise ValueError("names neither concurrency nor request_rates, so nothing would be measured")
+        return self
+
+
+class MemorySpec(Strict):
+    """What an engine takes: weights, KV cache, graphs and activations, and the device's peak under load."""
+
+    load: Traffic = Traffic()
+    """The requests that run while memory is watched."""
+    concurrency: int = Field(default=8, gt=0)
+    """Requests in flight meanwhile."""
+    requests: int = Field(default=16, gt=0)
+    """Requests in all; never fewer than twice the concurrency."""
+    seed: int = 0
+    """Of the prompts and pictures."""
+
+
 class Workloads(Strict):
     """What is measured; a workload that is not named is not run."""
 
     accuracy: AccuracySpec | None = None
+    latency: LoadSpec | None = None
+    """How long one request takes, at few requests at once."""
+    throughput: LoadSpec | None = None
+    """How much the engine gives, at many requests at once."""
+    memory: MemorySpec | None = None
 
     def named(self) -> Iterator[tuple[str, Any]]:
         """The workloads that are asked for, by name."""
@@ -113,6 +171,10 @@ class Variant(Strict):
     """A checkpoint made elsewhere."""
     repeat: int = Field(default=0, ge=0)
     """Above 0: the same checkpoint measured once more, for the noise floor."""
+    engine: dict[str, Any] = {}
+    """Engine settings of this variant alone. Arms that differ in them are not compared, but for `settings` below."""
+    settings: str | None = Field(default=None, exclude=True)
+    """Set for the variants that the suite's `settings` axis makes: which of them this is."""
 
     @model_validator(mode="after")
     def _one_origin(self) -> Variant:
@@ -138,23 +200,40 @@ class Suite(Strict):
     """What is measured."""
     engine: EngineSettings = EngineSettings()
     """How the variants are served."""
+    passes: int = Field(default=1, gt=0)
+    """How often the variants take turns; the trials are dealt over the passes and every second pass runs backwards (ABBA).
+    More passes mean more engine starts and less that a drifting device can do to a comparison."""
 
     @model_validator(mode="before")
     @classmethod
-    def _expand_grid(cls, data: Any) -> Any:
-        """`grid: {group_size: [32, 128], observer: [minmax, mse]}` becomes one variant for each combination."""
-        if not isinstance(data, dict) or "grid" not in data:
-            return data
-        data = dict(data)
-        grid = data.pop("grid")
-        if not isinstance(grid, dict):
-            raise ValueError("grid: a mapping of recipe fields to lists of values")
-        axes = {key: value if isinstance(value, list) else [value] for key, value in grid.items()}
-        variants = dict(data.get("variants") or {})
-        for values in itertools.product(*axes.values()):
-            recipe = dict(zip(axes, values, strict=True))
-            variants.setdefault(_grid_name(recipe), {"recipe": recipe})
-        return data | {"variants": variants}
+    def _expand(cls, data: Any) -> Any:
+        return axes.expand_settings(axes.expand_grid(data)) if isinstance(data, dict) else data
+
+    @model_validator(mode="after")
+    def _engines_are_settings(self) -> Suite:
+        for name in self.variants:
+            try:
+                self.engine_of(name)
+            except ValidationError as error:
+                first = error.errors()[0]
+                key = ".".join(str(p) for p in first["loc"])
+                what = (
+                    f"unknown key{nearest(key, EngineSettings.model_fields)}"
+                    if first["type"] == "extra_forbidden"
+                    else first["msg"]
+                )
+                raise ValueError(f"the engine settings of {name}: {key}: {what}") from None
+        return self
+
+    def engine_of(self, variant: str) -> EngineSettings:
+        """How one variant is served: the suite's settings with its own over them."""
+        own = self.variants[variant].engine
+        return EngineSettings.model_validate(self.engine.model_dump() | own) if own else self.engine
+
+    def compared_with(self, variant: str) -> str:
+        """The variant that this one is compared with: the baseline, under the same settings."""
+        setting = self.variants[variant].settings
+        return f"{self.baseline.rpartition('@')[0]}@{setting}" if setting is not None else self.baseline
 
     @model_validator(mode="after")
     def _baseline_is_a_variant(self) -> Suite:
@@ -162,27 +241,6 @@ class Suite(Strict):
             near = nearest(self.baseline, self.variants)
             raise ValueError(f"baseline {self.baseline!r} is not among the variants{near}")
         return self
-
-
-def _grid_name(recipe: dict[str, Any]) -> str:
-    """`awq-w4-g128-mse` for a recipe of a grid; fields beyond the usual four are appended as key and value."""
-    group = recipe.get("group_size", 128)
-    parts = [
-        str(recipe.get("method", "awq")),
-        f"w{recipe.get('num_bits', 4)}",
-        "channel" if group == -1 else f"g{group}",
-        str(recipe.get("observer", "mse")),
-    ]
-    if "symmetric" in recipe:
-        parts.append("sym" if recipe["symmetric"] else "asym")
-    known = {"method", "num_bits", "group_size", "observer", "symmetric"}
-    return "-".join(parts + [f"{k}-{v}" for k, v in recipe.items() if k not in known])
-
-
-def nearest(word: str, choices: Any) -> str:
-    """`; did you mean 'x'?` for the choice that looks most like `word`, or nothing."""
-    found = difflib.get_close_matches(str(word), [str(c) for c in choices], n=1, cutoff=0.5)
-    return f"; did you mean {found[0]!r}?" if found else ""
 
 
 def load_suite(path: Path, overrides: Sequence[str] = ()) -> Suite:
@@ -297,7 +355,7 @@ def _fault(error: Any, tree: Any, path: Path) -> Fault:
     where = f"{path}:{line}" if line else str(path)
     dotted = ".".join(str(p) for p in loc)
     if error["type"] == "extra_forbidden":
-        fields = _fields_at(loc[:-1]) + (["grid"] if len(loc) == 1 else [])
+        fields = _fields_at(loc[:-1]) + (["grid", "settings"] if len(loc) == 1 else [])
         close = nearest(str(loc[-1]), fields).lstrip("; ")
         return Fault(where, f"unknown key {dotted!r}", close or f"known here: {', '.join(fields)}")
     if error["type"] == "missing":

@@ -17,6 +17,11 @@ GPU_LOG = """\
 (EngineCore pid=301) INFO 11-25 10:00:01 [compressed_tensors_wNa16.py:108] Using MacheteLinearKernel for CompressedTensorsWNA16
 (EngineCore pid=301) INFO 11-25 10:00:09 [gpu_model_runner.py:4800] Model loading took 7.39 GiB memory and 5.1 seconds
 (EngineCore pid=301) INFO 11-25 10:00:30 [kv_cache_utils.py:1316] GPU KV cache size: 423,696 tokens
+(EngineCore pid=301) INFO 11-25 10:00:30 [gpu_worker.py:479] Available KV cache memory: 58.18 GiB
+(EngineCore pid=301) INFO 11-25 10:00:50 [gpu_model_runner.py:6582] Graph capturing finished in 11 secs, took 0.62 GiB
+(EngineCore pid=301) INFO 11-25 10:00:51 [gpu_worker.py:857] Free memory on device (78.7/79.18 GiB) on startup. Desired GPU \
+memory utilization is (0.85, 67.3 GiB). Actual usage is 7.39 GiB for weight, 1.4 GiB for peak activation, 0.14 GiB for \
+non-torch memory, and 0.62 GiB for CUDAGraph memory. Replace gpu_memory_utilization config with `--kv-cache-memory=1`
 """
 CPU_LOG = """\
 (Worker pid=12) INFO 11-26 00:33:37 [x.py:1] Using CPUWNA16LinearKernel for CompressedTensorsWNA16
@@ -27,19 +32,18 @@ CPU_LOG = """\
 
 def test_facts_of_a_gpu_log():
     facts = engine.read_facts(GPU_LOG, [], 71.0)
-    assert (facts.kernel, facts.weights_gib, facts.kv_cache_tokens, facts.reasons) == (
-        "MacheteLinearKernel",
-        7.39,
-        423_696,
-        {},
-    )
+    assert (facts.kernel, facts.weights_gib, facts.kv_cache_tokens) == ("MacheteLinearKernel", 7.39, 423_696)
+    assert (facts.kv_cache_gib, facts.graphs_gib, facts.activations_gib, facts.non_torch_gib) == (58.18, 0.62, 1.4, 0.14)
+    assert facts.reasons == {}
 
 
 def test_facts_of_a_cpu_log_are_none_with_a_reason():
     facts = engine.read_facts(CPU_LOG, [], 25.0)
     assert (facts.kernel, facts.weights_gib, facts.kv_cache_tokens) == ("CPUWNA16LinearKernel", None, 1_048_576)
     assert "weights_gib" in facts.reasons
-    assert set(engine.read_facts("", [], 1.0).reasons) == {"weights_gib", "kv_cache_tokens"}
+    nothing = engine.read_facts("", [], 1.0)
+    unknown = {name for name, value in nothing.model_dump().items() if value is None}
+    assert unknown - {"kernel"} == set(nothing.reasons) > {"weights_gib", "kv_cache_tokens"}
 
 
 def test_weights_that_were_not_loaded_are_kept_as_warnings():

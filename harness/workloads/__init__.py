@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
@@ -24,6 +25,7 @@ class Measurement:
     samples: Iterable[Sample] = ()
     status: Literal["done", "invalid"] = "done"
     reason: str | None = None
+    labels: list[str] = field(default_factory=list)
     facts: dict[str, Any] = field(default_factory=dict)
 
 
@@ -46,7 +48,12 @@ class Workload(Protocol):
         """Measure one Cell against a running engine; raises CellFailed."""
 
 
-WORKLOADS = {"accuracy": "harness.workloads.accuracy:Accuracy"}
+WORKLOADS = {
+    "accuracy": "harness.workloads.accuracy:Accuracy",
+    "latency": "harness.workloads.load:Load",
+    "throughput": "harness.workloads.load:Load",
+    "memory": "harness.workloads.memory:Memory",
+}
 
 
 def workload(name: str) -> Workload:
@@ -54,3 +61,18 @@ def workload(name: str) -> Workload:
     module, _, attribute = WORKLOADS[name].partition(":")
     made: Workload = getattr(importlib.import_module(module), attribute)()
     return made
+
+
+def prepare(names: Iterable[str]) -> None:
+    """What must be measured before an engine holds the device: its bandwidth and rate, for the workloads that need them."""
+    if {"latency", "throughput"} & set(names):
+        from harness import limits
+
+        limits.rates()
+
+
+def close() -> None:
+    """End the processes that workloads keep between Cells."""
+    client = sys.modules.get("harness.workloads.bench_client")
+    if client is not None:
+        client.close()

@@ -1,0 +1,263 @@
+"""Latency and throughput: traffic from `vllm bench serve` against the running engine, one Cell a trial."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from harness import limits
+from harness.engine import Engine
+from harness.errors import CellFailed, Fault
+from harness.monitor import Monitor
+from harness.record import Metric
+from harness.suite import EngineSettings, LoadSpec, Traffic
+from harness.workloads import Measurement, Progress, bench_client
+
+UNITS = {
+    "request_throughput": "requests/s",
+    "request_goodput": "requests/s",
+    "output_throughput": "tokens/s",
+    "total_token_throughput": "tokens/s",
+    "duration": "s",
+}
+HISTOGRAMS = {
+    "server_ttft_ms": "time_to_first_token_seconds",
+    "server_tpot_ms": "request_time_per_output_token_seconds",
+    "server_e2el_ms": "e2e_request_latency_seconds",
+    "queue_ms": "request_queue_time_seconds",
+    "prefill_ms": "request_prefill_time_seconds",
+    "decode_ms": "request_decode_time_seconds",
+}
+"""vLLM's histograms in /metrics; the delta of their sums over the delta of their counts is a mean."""
+BURSTS = "answers came in bursts: the client's clock does not agree with the server's"
+CLIENT_AGREES = 0.15
+"""How far the client's mean time per output token may be from the server's before its clock is not believed: answers that
+arrive in bursts (many tokens in one packet) look as if their first token came with the last."""
+INPUT_BOUND = 0.5
+"""Share of a request's time outside the engine (HTTP, tokens, pictures) above which the Cell says nothing of the model."""
+
+
+class Load:
+    """`latency` and `throughput`: the two differ in what is asked of them, not in how it is measured."""
+
+    def points(self, spec: LoadSpec) -> list[dict[str, Any]]:
+        """Trials outermost, so that what drifts meets every point alike."""
+        flow = [{"concurrency": c} for c in spec.concurrency] + [{"request_rate": r} for r in spec.request_rates]
+        return [
+            {"load": name, **one, "trial": trial} for trial in range(1, spec.trials + 1) for name in spec.loads for one in flow
+        ]
+
+    def identity(self, spec: LoadSpec, point: dict[str, Any]) -> dict[str, Any]:
+        same = spec.model_dump(mode="json", include={"requests", "percentiles", "goodput", "seed"})
+        return same | {"traffic": spec.loads[point["load"]].model_dump(mode="json"), **point}
+
+    def faults(self, spec: LoadSpec, point: dict[str, Any], settings: EngineSettings) -> list[Fault]:
+        traffic, where = spec.loads[point["load"]], f"loads.{point['load']}"
+        found = traffic_faults(traffic, where, settings)
+        if point.get("concurrency", 0) > settings.max_num_seqs:
+            what = f"is {point['concurrency']}, but the engine runs {settings.max_num_seqs} requests at once"
+            found.append(Fault("concurrency", what, "raise engine.max_num_seqs"))
+        if settings.cpu_offload_gb:
+            what = "keeps weights in host memory, so the speed would be the bus's"
+            found.append(Fault("engine.cpu_offload_gb", what, "measure accuracy alone with it"))
+        return found
+
+    def preflight(self, spec: LoadSpec, points: list[dict[str, Any]], settings: EngineSettings, model: str) -> list[Fault]:
+        return []
+
+    def measure(self, engine: Engine, spec: LoadSpec, point: dict[str, Any], progress: Progress) -> Measurement:
+        traffic, concurrency = spec.loads[point["load"]], point.get("concurrency")
+        requests = max(spec.requests, 2 * (concurrency or 1))
+        flow = {"concurrency": concurrency, "rate": point.get("request_rate")}
+        seed = 1000 * spec.seed + 2 * point["trial"]
+        client = bench_client.shared()
+        # As wide as what follows, and never the same prompts: whatever is made on first use is made now.
+        wide = concurrency or min(engine.settings.max_num_seqs, requests)
+        client.ask("bench", arguments(engine, traffic, wide, seed + 1, concurrency=wide))
+        progress(0, requests, f"{point['load']}, {requests} requests")
+        before = engine.metrics()
+        with Monitor(engine.root, engine.settings.tensor_parallel_size) as monitor:
+            result = client.ask("bench", arguments(engine, traffic, requests, seed, spec=spec, **flow))
+        delta = {name: value - before.get(name, 0.0) for name, value in engine.metrics().items()}
+        progress(requests, requests, f"{point['load']}, {requests} requests")
+        measured = Measurement({})
+        broken = broken_rules(result, delta, requests, traffic.output_len)
+        if broken:
+            measured.status, measured.reason = "invalid", "; ".join(broken)
+        metrics = client_metrics(result, delta, spec) | server_metrics(result, delta)
+        if traffic.images:
+            metrics["image_preprocess_ms"] = _preprocess(engine, traffic)
+        window = (result["began"], result["began"] + result["duration"])
+        metrics |= energy_metrics(monitor, window, result.get("total_output_tokens") or 0)
+        if not broken:
+            metrics |= limits.share(engine, delta, metrics, concurrency)
+        measured.metrics = metrics
+        measured.labels = labels(metrics, monitor)
+        measured.facts = {"command": "vllm bench serve", "throttling": sorted(monitor.throttling), "rates": limits.rates()}
+        return measured
+
+
+def traffic_faults(traffic: Traffic, where: str, settings: EngineSettings) -> list[Fault]:
+    """Traffic that the engine's settings do not take."""
+    found = []
+    if traffic.images > settings.images_per_prompt:
+        what = f"sends {traffic.images} images, engine.images_per_prompt is {settings.images_per_prompt}"
+        found.append(Fault(where, what, f"engine.images_per_prompt: {traffic.images}"))
+    longest = traffic.input_len + traffic.output_len
+    if settings.max_model_len and longest >= settings.max_model_len:
+        what = f"needs {longest} tokens without its pictures, engine.max_model_len is {settings.max_model_len}"
+        found.append(Fault(where, what, "raise engine.max_model_len, or shorten the traffic"))
+    return found
+
+
+def arguments(
+    engine: Engine,
+    traffic: Traffic,
+    requests: int,
+    seed: int,
+    spec: LoadSpec | None = None,
+    concurrency: int | None = None,
+    rate: float | None = None,
+) -> list[str]:
+    """The arguments of `vllm bench serve`; every prompt is random from its first token, every picture random noise."""
+    width, height = traffic.image_size
+    given = {
+        "backend": "openai-chat",
+        "endpoint": "/v1/chat/completions",
+        "base-url": engine.url,
+        "model": engine.name,
+        "served-model-name": engine.name,
+        "tokenizer": str(engine.checkpoint),
+        "dataset-name": "random-mm",
+        "num-prompts": requests,
+        "random-input-len": traffic.input_len,
+        "random-output-len": traffic.output_len,
+        "random-range-ratio": 0,
+        "random-mm-base-items-per-request": traffic.images,
+        "random-mm-num-mm-items-range-ratio": 0,
+        "random-mm-limit-mm-per-prompt": json.dumps({"image": max(1, traffic.images), "video": 0}),
+        "random-mm-bucket-config": f"{{({height},{width},1):1.0}}",
+        "request-rate": rate if rate is not None else "inf",
+        "num-warmups": 0,
+        "ready-check-timeout-sec": 0,
+        "temperature": 0,
+        "seed": seed,
+        "percentile-metrics": "ttft,tpot,itl,e2el",
+        "metric-percentiles": ",".join(str(p) for p in (spec.percentiles if spec else (50,))),
+    }
+    if concurrency is not None:
+        given["max-concurrency"] = concurrency
+    listed = [part for key, value in given.items() for part in (f"--{key}", str(value))]
+    if spec and spec.goodput:
+        listed += ["--goodput", *(f"{name}:{limit:g}" for name, limit in spec.goodput.items())]
+    return [*listed, "--ignore-eos", "--disable-tqdm", "--save-detailed"]
+
+
+def broken_rules(result: dict[str, Any], delta: dict[str, float], requests: int, output_len: int) -> list[str]:
+    """What forbids computing anything from a trial; the command's exit status says nothing of it."""
+    found = []
+    completed = int(result.get("completed", 0))
+    if completed != requests:
+        told = [str(error).strip() for error in result.get("errors", []) if str(error).strip()]
+        first = told[0].splitlines()[-1][:200] if told else "no error told"
+        found.append(f"{requests - completed} of {requests} requests failed: {first}")
+    short = [n for n in result.get("output_lens", []) if n != output_len]
+    if short and completed == requests:
+        found.append(f"{len(short)} answers have other than {output_len} tokens (first: {short[0]})")
+    for name, what in (
+        ("prefix_cache_hits_total", "tokens came from the prefix cache"),
+        ("mm_cache_hits_total", "pictures came from the processor cache"),
+        ("num_preemptions_total", "requests were preempted: the KV cache is too small for this load"),
+    ):
+        if delta.get(name, 0) > 0:
+            found.append(f"{delta[name]:.0f} {what}")
+    return found
+
+
+def client_metrics(result: dict[str, Any], delta: dict[str, float], spec: LoadSpec) -> dict[str, Metric]:
+    """vLLM's bench keys. Times of first and further tokens only where the client's clock agrees with the server's."""
+    n = int(result.get("completed", 0))
+    found = {name: Metric(value=result.get(name), unit=unit, n=n, source="client") for name, unit in UNITS.items()}
+    if not spec.goodput:
+        found.pop("request_goodput")
+    server = mean_of(delta, HISTOGRAMS["server_tpot_ms"])
+    bursts = server is None or abs(result.get("mean_tpot_ms", 0.0) - server) > CLIENT_AGREES * server
+    for kind in ("e2el", "ttft", "tpot", "itl"):
+        believed = kind == "e2el" or not bursts
+        for percentile in (None, *spec.percentiles):
+            name = f"mean_{kind}_ms" if percentile is None else f"p{percentile}_{kind}_ms"
+            if not believed:
+                found[name] = Metric.missing("ms", BURSTS, "client")
+            elif percentile is not None and n * (100 - percentile) < 100:
+                found[name] = Metric.missing("ms", f"{n} requests are too few for this percentile", "client")
+            else:
+                found[name] = Metric(value=result.get(name), unit="ms", n=n, source="client")
+    if bursts:
+        for kind in ("ttft", "tpot"):
+            found[f"mean_{kind}_ms"] = _mean_metric(delta, HISTOGRAMS[f"server_{kind}_ms"])
+    return found
+
+
+def _mean_metric(delta: dict[str, float], histogram: str) -> Metric:
+    value = mean_of(delta, histogram)
+    if value is None:
+        return Metric.missing("ms", "the server's /metrics have no such histogram, or it took up nothing", "server")
+    return Metric(value=value, unit="ms", n=int(delta[f"{histogram}_count"]), source="server")
+
+
+def mean_of(delta: dict[str, float], histogram: str) -> float | None:
+    """Mean in ms of what a histogram of seconds in /metrics took up in between; None when it took up nothing."""
+    count = delta.get(f"{histogram}_count", 0)
+    return 1000 * delta.get(f"{histogram}_sum", 0.0) / count if count else None
+
+
+def server_metrics(result: dict[str, Any], delta: dict[str, float]) -> dict[str, Metric]:
+    """Means from the server's histograms, and the rest of a request's time, which it spent outside the engine."""
+    found = {name: _mean_metric(delta, histogram) for name, histogram in HISTOGRAMS.items()}
+    inside = [found[name].value for name in ("queue_ms", "prefill_ms", "decode_ms")]
+    whole = result.get("mean_e2el_ms")
+    if whole is None or None in inside:
+        found["input_ms"] = Metric.missing("ms", "needs the server's queue, prefill and decode times", "computed")
+    else:
+        outside = whole - sum(v for v in inside if v is not None)
+        found["input_ms"] = Metric(value=outside, unit="ms", n=found["queue_ms"].n, source="computed")
+    prompt, n = delta.get("prompt_tokens_total"), int(result.get("completed", 0))
+    found["prompt_tokens"] = Metric(value=prompt / n if prompt and n else None, unit="tokens", n=n, source="server")
+    return found
+
+
+_preprocessing: dict[tuple[str, tuple[int, int]], Metric] = {}
+
+
+def _preprocess(engine: Engine, traffic: Traffic) -> Metric:
+    """What one picture takes on this processor before the model sees it, measured apart, once a size."""
+    key = (str(engine.checkpoint), traffic.image_size)
+    if key not in _preprocessing:
+        try:
+            given = {"checkpoint": key[0], "size": list(traffic.image_size), "repeats": 5}
+            told = bench_client.shared().ask("preprocess", given)
+            _preprocessing[key] = Metric(value=told["median_ms"], unit="ms", n=told["n"], source="microbenchmark")
+        except CellFailed as error:
+            _preprocessing[key] = Metric.missing("ms", str(error), "microbenchmark")
+    return _preprocessing[key]
+
+
+def energy_metrics(monitor: Monitor, window: tuple[float, float], tokens: int) -> dict[str, Metric]:
+    """Energy of the time between the first request and the last answer, and per token; power, clocks, temperature."""
+    found = monitor.metrics(window)
+    found.pop("process_peak_gib", None)
+    energy = found["energy_j"] = monitor.energy(window)
+    each = energy.value / tokens if energy.value is not None and tokens else None
+    found["energy_per_output_token_j"] = Metric(value=each, unit="J", n=tokens, reason=energy.reason, source="computed")
+    return found
+
+
+def labels(metrics: dict[str, Metric], monitor: Monitor) -> list[str]:
+    """What must be known when a trial's figures are read."""
+    found = []
+    outside, whole = metrics["input_ms"].value, metrics["mean_e2el_ms"].value
+    if outside is not None and whole and outside > INPUT_BOUND * whole:
+        found.append("input-bound")
+    if monitor.throttling:
+        found.append("throttled")
+    return found
