@@ -106,7 +106,15 @@ def ask(tmp_path):
         if settings is not None:
             return [str(f) for f in Accuracy().preflight(given, [{"task": name}], settings, "m")]
         server = Server(reply)
-        engine = Engine(server.url, model, EngineFacts(vllm="0", arguments=[], start_s=0), Running(), tmp_path / "log")
+        engine = Engine(
+            server.url,
+            model,
+            EngineFacts(vllm="0", arguments=[], start_s=0),
+            Running(),
+            tmp_path / "log",
+            tmp_path,
+            EngineSettings(),
+        )
         return Accuracy().measure(engine, given, {"task": name}, lambda *_: None), server.bodies
 
     return go
