@@ -12,7 +12,28 @@ from harness.record import Record, Sample
 from harness.store import RunFolder
 
 ARM_FIELDS = ("checkpoint", "repeat")
-"""What the two arms of a Comparison may differ in."""
+"""What the two arms of a Comparison may differ in: fields of a Record's identity, dotted below the first."""
+
+
+@dataclass(frozen=True)
+class Arms:
+    """The names of the two sides of a comparison."""
+
+    baseline: str
+    candidate: str
+
+    def __str__(self) -> str:
+        return f"{self.baseline} and {self.candidate}"
+
+
+def arms_of(facts: dict[str, Any], records: Iterable[Record], baseline: str) -> list[Arms]:
+    """Which variant is compared with which: `compared_with` of run.json's variants, else the Run's baseline."""
+    arms = []
+    for name in dict.fromkeys(r.cell.variant for r in records):
+        other = (facts["variants"].get(name) or {}).get("compared_with") or baseline
+        if name != other and name != baseline:
+            arms.append(Arms(other, name))
+    return arms
 
 
 @dataclass(frozen=True)
@@ -45,14 +66,15 @@ class Comparison:
         return "loss" if self.lost > self.gained else "gain"
 
 
-def unlike(baseline: Record, candidate: Record) -> list[str]:
-    """The fields, beside the checkpoint, in which two Records' identities differ: `engine.max_num_seqs: 8 and 32`."""
+def unlike(baseline: Record, candidate: Record, may_differ: Sequence[str] = ARM_FIELDS) -> list[str]:
+    """The fields in which two Records' identities differ, but for `may_differ`: `engine.max_num_seqs: 8 and 32`."""
 
     def walk(before: Any, after: Any, path: str) -> Iterable[str]:
+        if path in may_differ:
+            return
         if isinstance(before, dict) and isinstance(after, dict):
             for key in sorted(before.keys() | after.keys()):
-                if path or key not in ARM_FIELDS:
-                    yield from walk(before.get(key), after.get(key), f"{path}.{key}".lstrip("."))
+                yield from walk(before.get(key), after.get(key), f"{path}.{key}".lstrip("."))
         elif before != after:
             yield f"{path}: {before} and {after}"
 
