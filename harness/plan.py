@@ -18,7 +18,7 @@ from harness.axes import nearest
 from harness.errors import Fault, Refused
 from harness.record import SCHEMA_VERSION, CellId, cell_label
 from harness.suite import Suite
-from harness.workloads import workload
+from harness.workloads import Relative, workload
 from quantize import fit, readable, verify
 from quantize.checkpoint import tensors
 from quantize.recipe import Recipe
@@ -94,8 +94,10 @@ class Plan:
         """
         cells = list(missing)
         found: list[tuple[PlannedVariant, list[PlannedCell]]] = []
+        # The baseline's answers are what relative workloads start from.
+        order = sorted(self.variants, key=lambda v: v.name != self.suite.baseline)
         for number in range(self.suite.passes):
-            for variant in self.variants if number % 2 == 0 else reversed(self.variants):
+            for variant in order if number % 2 == 0 else reversed(order):
                 mine = [
                     c
                     for c in cells
@@ -168,7 +170,8 @@ def make_plan(suite: Suite, checkpoints: Path, only: str | None = None) -> Plan:
     variants = [_planned(suite, name, source, checkpoints, faults) for name in suite.variants]
     if not any(True for _ in suite.workloads.named()):
         faults.append(Fault("workloads", "is empty: nothing would be measured", "for example accuracy: {tasks: [demo_vl]}"))
-    cells = every = [cell for variant in variants for cell in _cells(suite, variant, faults)]
+    reference = next(v.content for v in variants if v.name == suite.baseline)
+    cells = every = [cell for variant in variants for cell in _cells(suite, variant, reference, faults)]
     if only:
         kept = [c for c in every if fnmatch.fnmatch(c.label, only) or fnmatch.fnmatch(c.label, f"*{only}*")]
         if not kept and not faults:
@@ -244,7 +247,7 @@ def _kernel_target() -> str:
     return "machete" if any(card in described["name"] for card in ("H100", "H200", "GH200", "H20")) else "marlin"
 
 
-def _cells(suite: Suite, variant: PlannedVariant, faults: list[Fault]) -> Iterator[PlannedCell]:
+def _cells(suite: Suite, variant: PlannedVariant, reference: str | None, faults: list[Fault]) -> Iterator[PlannedCell]:
     for name, spec in suite.workloads.named():
         kind = workload(name)
         try:
@@ -254,7 +257,11 @@ def _cells(suite: Suite, variant: PlannedVariant, faults: list[Fault]) -> Iterat
             continue
         for point in points:
             faults += kind.faults(spec, point, suite.engine_of(variant.name))
-            identity = cell_identity(suite, variant, name, kind.identity(spec, point)) if variant.built else None
+            measured = kind.identity(spec, point)
+            ready = variant.built
+            if isinstance(kind, Relative):
+                measured, ready = measured | {"reference": reference}, ready and reference is not None
+            identity = cell_identity(suite, variant, name, measured) if ready else None
             yield PlannedCell(variant.name, name, point, identity)
 
 

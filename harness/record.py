@@ -120,3 +120,16 @@ class Sample(Noun):
     """`stop`, or `length` when the answer was cut."""
     prompt_tokens: int
     completion_tokens: int
+
+
+class TokenScores(Noun):
+    """How likely one arm finds the tokens of the baseline's answer to one question, given the question."""
+
+    task: str
+    doc_id: str
+    tokens: list[int]
+    """The answer's tokens; the same in both arms, or the rows cannot be compared."""
+    logprobs: list[dict[int, float]]
+    """For each of them, natural logarithms of the probabilities of the likeliest tokens and of the token itself."""
+    best: list[int]
+    """For each of them, the token that this arm finds likeliest."""

@@ -7,6 +7,7 @@ import datetime
 import json
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ def run_suite(
     plan = make_plan(suite, checkpoints, only)
     Refused.if_any([*folder.faults(), *plan.faults])
     report.stage("checking the documents")
-    Refused.if_any(preflight(plan, folder, fresh))
+    Refused.if_any(preflight(plan, folder, fresh, report.line))
     try:
         place = folder.path.resolve()
         with files.lock(place.with_name(f".{place.name}.lock")):
@@ -72,14 +73,20 @@ def _done(folder: RunFolder, cell: PlannedCell) -> bool:
     return record is not None and record.status == "done"
 
 
-def preflight(plan: Plan, folder: RunFolder, fresh: bool = False) -> list[Fault]:
-    """Faults of the documents that are still to be asked; loads none when every Cell is done."""
+def preflight(plan: Plan, folder: RunFolder, fresh: bool = False, tell: Callable[[str], None] = print) -> list[Fault]:
+    """Faults of the documents that are still to be asked; loads none when every Cell is done.
+
+    tell: gets a line for each document that will not be asked and counts as wrong.
+    """
     missing = [c for c in plan.cells if fresh or c.identity is None or not _done(folder, c)]
     found: list[Fault] = []
     for name, spec in plan.suite.workloads.named():
         points = list({json.dumps(c.point): c.point for c in missing if c.workload == name}.values())
         if points:
-            found += workload(name).preflight(spec, points, plan.suite.engine, str(plan.source))
+            kind = workload(name)
+            found += kind.preflight(spec, points, plan.suite.engine, str(plan.source))
+            for warning in getattr(kind, "warnings", []):
+                tell(str(warning))
     return found
 
 
@@ -208,7 +215,14 @@ def _measure_cell(
     started, began = _now(), time.monotonic()
     report.stage(f"measuring {cell.label}")
     spec = dict(plan.suite.workloads.named())[cell.workload]
-    measured = workload(cell.workload).measure(
+    kind = workload(cell.workload)
+    if isinstance(kind, workloads.Relative):
+        kind.reference = {
+            c.point["task"]: list(folder.samples(c.id.key))
+            for c in plan.every
+            if (c.variant, c.workload) == (plan.suite.baseline, "accuracy") and c.identity is not None and _done(folder, c)
+        }
+    measured = kind.measure(
         running, spec, cell.point, lambda done, total, what: report.update(done, total, f"{variant.name}: {what}")
     )
     record = _record(

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import special
+
+TINY = 1e-6
+"""Probabilities below this are taken for rounding: log-probabilities arrive as 32-bit numbers."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,39 @@ def paired_bootstrap(
         _percentiles(difference, float(after.mean() - before.mean()), level),
         _percentiles(recovery[np.isfinite(recovery)], float(point), level),
     )
+
+
+def questions_for_noninferiority(margin: float, discordant: float, alpha: float = 0.05, power: float = 0.8) -> int:
+    """How many pairs show, with the given power, that a candidate without any true loss loses less than `margin`.
+
+    margin: the tolerated loss in accuracy, a share above 0. discordant: the share of pairs that differ. The two-sided
+    interval of level 1 - alpha must stay above -margin: n = (z_alpha + z_beta)^2 p / margin^2, with variance p per pair.
+    Source: Liu, Hsueh, Hsieh and Chen (2002), Statistics in Medicine 21, non-inferiority for paired binary outcomes.
+    """
+    if margin <= 0 or not 0 < discordant <= 1:
+        raise ValueError("the margin and the share of discordant pairs must be above 0")
+    z = special.ndtri(1 - alpha / 2) + special.ndtri(power)
+    return int(np.ceil(z**2 * discordant / margin**2))
+
+
+def divergence(baseline: Mapping[int, float], candidate: Mapping[int, float]) -> float:
+    """Kullback-Leibler divergence of one position's token distribution, baseline from candidate, in nats, at least 0.
+
+    baseline, candidate: natural logarithms of the probabilities of the tokens that are known of each arm (the top k and
+    the given token). Tokens known of both are compared one by one; everything else is one further outcome in each arm,
+    whose probability is what is missing to 1. Merging outcomes can only lower the divergence (the log-sum inequality), so
+    the result is a lower bound of the divergence over the whole vocabulary, and 0 for equal arms.
+
+    Source: Kullback and Leibler (1951); Cover and Thomas (2006), theorems 2.7.1 and 2.8.1.
+    """
+    shared = baseline.keys() & candidate.keys()
+    p, q = (np.exp(np.array([arm[t] for t in shared], float)) for arm in (baseline, candidate))
+    # What rounding leaves of a probability of 0 must not make the ratio infinite.
+    rest_p, rest_q = max(1.0 - float(p.sum()), 0.0), max(1.0 - float(q.sum()), TINY)
+    total = sum(float(a) * (baseline[t] - candidate[t]) for a, t in zip(p, shared, strict=True) if a > 0)
+    if rest_p > TINY:
+        total += rest_p * float(np.log(rest_p / rest_q))
+    return max(0.0, total)
 
 
 def variation(values: Sequence[float]) -> float | None:

@@ -13,13 +13,15 @@ import json
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
 from harness import files
 from harness.errors import Fault, Refused
-from harness.record import Record, Sample
+from harness.record import Noun, Record, Sample
+
+Row = TypeVar("Row", bound=Noun)
 
 
 class RunFolder:
@@ -78,7 +80,7 @@ class RunFolder:
             if record:
                 yield record
 
-    def add(self, record: Record, samples: Iterable[Sample] = ()) -> Record:
+    def add(self, record: Record, samples: Iterable[Noun] = ()) -> Record:
         """Write the samples, then the Record that counts them: a kill in between leaves a Cell that is not done."""
         lines = [sample.model_dump_json() for sample in samples]
         if lines:
@@ -92,12 +94,16 @@ class RunFolder:
         return self.path / "samples" / f"{key}.jsonl"
 
     def samples(self, key: str) -> Iterator[Sample]:
-        """A Cell's samples, one at a time; none when it has no file."""
+        """An accuracy Cell's samples, one at a time; none when it has no file."""
+        return self.rows(key, Sample)
+
+    def rows(self, key: str, kind: type[Row]) -> Iterator[Row]:
+        """A Cell's rows of whatever kind, one at a time; none when it has no file."""
         path = self.samples_path(key)
         if path.is_file():
             with path.open(encoding="utf-8") as file:
                 for line in file:
-                    yield Sample.model_validate_json(line)
+                    yield kind.model_validate_json(line)
 
     def faults(self) -> list[Fault]:
         """What forbids writing a Run here: a file in the way, or a folder that holds something else."""

@@ -79,6 +79,12 @@ class AccuracySpec(Strict):
     """lm-eval task or group names: the ones that ship (demo_vl), lm-eval's own, or those in include_path."""
     include_path: Path | None = None
     """A folder with further lm-eval task files."""
+    datasets: dict[str, Path] = {}
+    """Local copies that stand in for data sets of the hub: `MMMU/MMMU: data/MMMU/MMMU`, parquet in the hub's layout."""
+    bad_documents: Literal["fail", "score_zero"] = "fail"
+    """What becomes of documents that cannot be asked: the run is refused, or they count as wrong in every arm alike."""
+    divergence: int = Field(default=0, ge=0)
+    """On so many questions, how far each variant's token probabilities are from the baseline's; 0 leaves it out."""
     limit: int | None = Field(default=None, gt=0)
     """Only the first so many documents of each task."""
     concurrency: int = Field(default=32, gt=0)
@@ -160,6 +166,8 @@ class Workloads(Strict):
             spec = getattr(self, name)
             if spec is not None:
                 yield name, spec
+        if self.accuracy is not None and self.accuracy.divergence:
+            yield "divergence", self.accuracy
 
 
 class Variant(Strict):

@@ -10,7 +10,7 @@ import hashlib
 import importlib.util
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib import metadata
@@ -22,6 +22,7 @@ import yaml
 from harness import environments, files
 from harness.errors import Fault, Refused
 from harness.suite import nearest
+from harness.tasks import local_data
 
 SHIPPED = Path(__file__).resolve().parent
 DEMO_DATA = ("data.py", "drawing.py", "phrases.py")
@@ -34,12 +35,20 @@ class Task:
     name: str
     file: Path
     images: bool
-    chance: float
-    """The share of right answers that guessing gives."""
+    chance: float | None
+    """The share of right answers that guessing gives, where the task file says it."""
+    dataset: str | None = None
+    """The hub's name of its data set, or lm-eval's loader (`parquet`, `json`)."""
+    config: str | None = None
+    """Which configuration of the data set (MMMU's subjects are some)."""
+    local: Path | None = None
+    """A folder on this disk that stands in for the hub's data set."""
 
     def fingerprint(self) -> str:
-        """Hash of the folder's files and, for data made by code, of that code and the libraries it draws with."""
+        """Hash of the folder's files, of a local copy of its data and, for data made by code, of what makes it."""
         total = hashlib.sha256()
+        if self.local is not None:
+            total.update(local_data.content(self.local).encode())
         for path in sorted(p for p in self.file.parent.rglob("*") if p.is_file() and "__pycache__" not in p.parts):
             total.update(str(path.relative_to(self.file.parent)).encode() + files.file_sha256(path).encode())
         for path in _data_files(_read(self.file)):
@@ -81,7 +90,7 @@ def _read(path: Path, depth: int = 0) -> dict[str, Any]:
 
 
 def _index(folder: Path) -> dict[str, Any]:
-    """{"tasks": {name: [file, images, chance]}, "groups": {name: [names]}} of all task files under `folder`."""
+    """{"tasks": {name: [file, images, chance, dataset, its configuration]}, "groups": {name: [names]}} of a folder's files."""
     tasks: dict[str, list[Any]] = {}
     groups: dict[str, list[str]] = {}
     for path in sorted(folder.rglob("*.yaml")):
@@ -93,8 +102,9 @@ def _index(folder: Path) -> dict[str, Any]:
         elif isinstance(data.get("task"), str):
             about = data.get("metadata")
             chance = about.get("chance") if isinstance(about, dict) else None
-            known = float(chance) if isinstance(chance, int | float) else 0.0
-            tasks[data["task"]] = [str(path), bool(data.get("doc_to_image")), known]
+            known = float(chance) if isinstance(chance, int | float) else None
+            where = [data.get(key) for key in ("dataset_path", "dataset_name")]
+            tasks[data["task"]] = [str(path), bool(data.get("doc_to_image")), known, *where]
             tags = data.get("tag") or []
             for tag in [tags] if isinstance(tags, str) else tags:
                 groups.setdefault(tag, []).append(data["task"])
@@ -112,7 +122,7 @@ def _installed() -> dict[str, Any]:
     version = environments.serve().version("lm-eval")
     if spec is None or not spec.submodule_search_locations:
         return {"tasks": {}, "groups": {}}
-    kept = environments.cache_folder() / f"lm-eval-{version}-tasks.json"
+    kept = environments.cache_folder() / f"lm-eval-{version}-tasks-2.json"
     if not kept.is_file():
         files.write_json(kept, _index(Path(spec.submodule_search_locations[0]) / "tasks"))
     return dict(json.loads(kept.read_text(encoding="utf-8")))
@@ -123,11 +133,12 @@ def _folder(folder: Path) -> dict[str, Any]:
     return _index(folder)
 
 
-def find(names: Iterable[str], include: Path | None = None) -> list[Task]:
+def find(names: Iterable[str], include: Path | None = None, datasets: Mapping[str, Path] | None = None) -> list[Task]:
     """The tasks that `names` (of tasks, groups or tags) stand for, each once, in order.
 
-    Raises Refused with a fault for each unknown name.
+    datasets: folders that stand in for the hub's data sets, by name. Raises Refused with a fault for each unknown name.
     """
+    copies = datasets or {}
     if include is not None and not include.is_dir():
         raise Refused(Fault("accuracy.include_path", f"{include} is no folder"))
     near = [_folder(p) for p in (include, SHIPPED) if p is not None]
@@ -141,8 +152,8 @@ def find(names: Iterable[str], include: Path | None = None) -> list[Task]:
                     add(member, (*parents, name))
                 return
             if name in index["tasks"]:
-                file, images, chance = index["tasks"][name]
-                found.setdefault(name, Task(name, Path(file), images, chance))
+                file, images, chance, dataset, config = index["tasks"][name]
+                found.setdefault(name, Task(name, Path(file), images, chance, dataset, config, copies.get(dataset)))
                 return
         known = [n for index in [*near, _installed()] for part in ("groups", "tasks") for n in index[part]]
         faults.append(Fault("accuracy.tasks", f"unknown task {name!r}" + nearest(name, known)))
@@ -151,3 +162,20 @@ def find(names: Iterable[str], include: Path | None = None) -> list[Task]:
         add(name, ())
     Refused.if_any(faults)
     return list(found.values())
+
+
+def dataset_faults(found: Iterable[Task], datasets: Mapping[str, Path]) -> list[Fault]:
+    """Local copies that no task asks for, and folders that hold no data set."""
+    used = dict.fromkeys(task.dataset for task in found if task.dataset)
+    faults = []
+    for name, folder in datasets.items():
+        where = f"accuracy.datasets.{name}"
+        if name not in used:
+            known = nearest(name, used) or f"; they use {', '.join(used) or 'none'}"
+            faults.append(Fault(where, f"is the data set of none of the tasks{known}"))
+        elif not local_data.parquet_files(folder):
+            right = f"get it: python -m harness fetch dataset {name}"
+            faults.append(
+                Fault(where, f"{folder} holds no .parquet file" if folder.is_dir() else f"{folder} is no folder", right)
+            )
+    return faults

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from harness.engine import Engine
 from harness.errors import Fault
-from harness.record import Metric, Sample
+from harness.record import Metric, Noun, Sample
 from harness.suite import EngineSettings
 
 Progress = Callable[[int, int, str], None]
@@ -22,7 +22,7 @@ class Measurement:
     """What a workload hands back for one Cell; run.py makes the Record of it."""
 
     metrics: Mapping[str, Metric]
-    samples: Iterable[Sample] = ()
+    samples: Iterable[Noun] = ()
     status: Literal["done", "invalid"] = "done"
     reason: str | None = None
     labels: list[str] = field(default_factory=list)
@@ -48,8 +48,17 @@ class Workload(Protocol):
         """Measure one Cell against a running engine; raises CellFailed."""
 
 
+@runtime_checkable
+class Relative(Protocol):
+    """A workload that measures every variant against what the baseline answered; its baseline is measured first."""
+
+    reference: Mapping[str, Sequence[Sample]]
+    """The baseline's samples by task; run.py fills it before `measure`."""
+
+
 WORKLOADS = {
     "accuracy": "harness.workloads.accuracy:Accuracy",
+    "divergence": "harness.workloads.divergence:Divergence",
     "latency": "harness.workloads.load:Load",
     "throughput": "harness.workloads.load:Load",
     "memory": "harness.workloads.memory:Memory",

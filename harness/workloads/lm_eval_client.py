@@ -8,6 +8,7 @@ from typing import Any
 from lm_eval.models.openai_completions import LocalChatCompletion
 
 from harness.engine import SAMPLING
+from harness.workloads.questions import placed
 
 ALL_IMAGES = 1000
 """lm-eval drops further pictures without a word; how many are allowed is checked before the engine starts."""
@@ -68,6 +69,11 @@ class ServedModel(LocalChatCompletion):
         gen_kwargs = dict(gen_kwargs or {})
         if self._max_tokens is not None:
             gen_kwargs["max_gen_toks"] = self._max_tokens
+        last = messages[-1] if isinstance(messages, list) and messages else {}
+        if isinstance(last.get("content"), list):
+            pictures = [part for part in last["content"] if part["type"] == "image_url"]
+            text = "".join(part["text"] for part in last["content"] if part["type"] == "text")
+            messages = [*messages[:-1], last | {"content": placed(text, pictures)}]
         payload: dict[str, Any] = super()._create_payload(messages, generate, gen_kwargs, seed, eos, **kwargs)
         return payload | SAMPLING
 

@@ -14,7 +14,7 @@ from PIL import Image
 from harness.engine import SAMPLING, Engine, EngineFacts
 from harness.errors import CellFailed
 from harness.suite import AccuracySpec, EngineSettings
-from harness.workloads import accuracy
+from harness.workloads import scores
 from harness.workloads.accuracy import Accuracy
 
 TASK = """\
@@ -181,7 +181,7 @@ def test_documents_that_cannot_be_asked_are_listed_by_id(ask):
 
 
 def test_a_task_without_documents_has_no_score():
-    assert accuracy._metrics([])["score"].reason == "the task has no documents"
+    assert scores.metrics([], scores.chance_level([], None, []))["score"].reason == "the task has no documents"
 
 
 def test_documents_with_one_id_are_told_before_an_engine_starts(ask):
