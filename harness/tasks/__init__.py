@@ -39,8 +39,6 @@ class Task:
     """The share of right answers that guessing gives, where the task file says it."""
     dataset: str | None = None
     """The hub's name of its data set, or lm-eval's loader (`parquet`, `json`)."""
-    config: str | None = None
-    """Which configuration of the data set (MMMU's subjects are some)."""
     local: Path | None = None
     """A folder on this disk that stands in for the hub's data set."""
 
@@ -90,7 +88,7 @@ def _read(path: Path, depth: int = 0) -> dict[str, Any]:
 
 
 def _index(folder: Path) -> dict[str, Any]:
-    """{"tasks": {name: [file, images, chance, dataset, its configuration]}, "groups": {name: [names]}} of a folder's files."""
+    """{"tasks": {name: [file, images, chance, dataset]}, "groups": {name: [names]}} of a folder's files."""
     tasks: dict[str, list[Any]] = {}
     groups: dict[str, list[str]] = {}
     for path in sorted(folder.rglob("*.yaml")):
@@ -103,8 +101,7 @@ def _index(folder: Path) -> dict[str, Any]:
             about = data.get("metadata")
             chance = about.get("chance") if isinstance(about, dict) else None
             known = float(chance) if isinstance(chance, int | float) else None
-            where = [data.get(key) for key in ("dataset_path", "dataset_name")]
-            tasks[data["task"]] = [str(path), bool(data.get("doc_to_image")), known, *where]
+            tasks[data["task"]] = [str(path), bool(data.get("doc_to_image")), known, data.get("dataset_path")]
             tags = data.get("tag") or []
             for tag in [tags] if isinstance(tags, str) else tags:
                 groups.setdefault(tag, []).append(data["task"])
@@ -152,8 +149,8 @@ def find(names: Iterable[str], include: Path | None = None, datasets: Mapping[st
                     add(member, (*parents, name))
                 return
             if name in index["tasks"]:
-                file, images, chance, dataset, config = index["tasks"][name]
-                found.setdefault(name, Task(name, Path(file), images, chance, dataset, config, copies.get(dataset)))
+                file, images, chance, dataset = index["tasks"][name]
+                found.setdefault(name, Task(name, Path(file), images, chance, dataset, copies.get(dataset)))
                 return
         known = [n for index in [*near, _installed()] for part in ("groups", "tasks") for n in index[part]]
         faults.append(Fault("accuracy.tasks", f"unknown task {name!r}" + nearest(name, known)))

@@ -39,12 +39,12 @@ def task_faults(name: str, questions: Questions, spec: AccuracySpec, settings: E
         found.append(Fault(name, what, "raise engine.max_model_len or lower accuracy.max_tokens"))
         longest = None
     wrong = _wrong(questions, documents, settings.images_per_prompt, spec, model, longest)
-    if spec.bad_documents == "score_zero":
-        questions.set_aside = {doc_id: "; ".join(reasons) for doc_id, reasons in wrong.items()}
-        if documents and len(wrong) == len(documents):
-            found.append(Fault(name, f"none of its documents can be asked: {next(iter(wrong.values()))[0]}"))
-        return found
     questions.set_aside = {}
+    if spec.bad_documents == "score_zero" and wrong:
+        if len(wrong) == len(documents):
+            return [*found, Fault(name, f"none of its documents can be asked: {next(iter(wrong.values()))[0]}")]
+        questions.set_aside = {doc_id: "; ".join(reasons) for doc_id, reasons in wrong.items()}
+        return found
     return found + [Fault(f"{name}: document {i}", reason, POLICY) for i, reasons in wrong.items() for reason in reasons]
 
 

@@ -102,7 +102,7 @@ def _counted(prompts: Sequence[Prompt], model: Path) -> list[int]:
     tokenizer = AutoTokenizer.from_pretrained(model)
     processor: Any = AutoProcessor.from_pretrained(model) if any(p.sizes for p in prompts) else None
     texts = [tokenizer.apply_chat_template(p.messages, add_generation_prompt=True, tokenize=False) for p in prompts]
-    lengths = [len(ids) for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]]
+    lengths = [len(ids) for ids in tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]]
     if processor is not None and not hasattr(processor, "_get_num_multimodal_tokens"):
         return [0] * len(prompts)
     for index, prompt in enumerate(prompts):

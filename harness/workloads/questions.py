@@ -107,31 +107,44 @@ def quiet() -> None:
 def load(name: str, spec: AccuracySpec) -> Questions:
     """The task called `name`; raises whatever its code and its data set raise."""
     (task,) = tasks.find([name], spec.include_path, spec.datasets)
-    include = str(spec.include_path) if spec.include_path else None
-    own = task.file.is_relative_to(tasks.SHIPPED) or (include is not None and task.file.is_relative_to(include))
-    return _load(name, include, own, spec.num_fewshot, task.local, task.config)
+    return _load(name, task.file.parent, spec.num_fewshot, task.dataset, task.local)
 
 
 @cache
-def _manager(include: str | None, defaults: bool) -> Any:
+def _manager(folder: Path) -> Any:
+    """lm-eval's reader of one folder of task files: to read all of its own takes seconds."""
     quiet()
     from lm_eval.tasks import TaskManager
 
-    folders = [str(tasks.SHIPPED), *([include] if include else [])]
-    return TaskManager(include_path=folders, include_defaults=defaults)
+    return TaskManager(include_path=[str(folder)], include_defaults=False)
 
 
 @cache
-def _load(name: str, include: str | None, shipped: bool, fewshot: int, local: Path | None, config: str | None) -> Questions:
-    spec: Any = name
-    if local is not None:
-        # lm-eval's own hook for data of one's own takes the place of the hub's.
-        spec = {"task": name, "custom_dataset": lambda **_: Splits(local, config)}
-    task = _manager(include, not shipped).load(spec)["tasks"][name]
+def _load(name: str, folder: Path, fewshot: int, dataset: str | None, local: Path | None) -> Questions:
+    manager = _manager(folder)
+    with _standing_in(dataset, local):
+        task = manager.load(name)["tasks"][name]
     task.set_config("num_fewshot", fewshot or task.get_config("num_fewshot") or 0)
     questions = Questions(task)
     _take_guesses_out(questions)
     return questions
+
+
+@contextlib.contextmanager
+def _standing_in(dataset: str | None, local: Path | None) -> Iterator[None]:
+    """Inside the block, lm-eval gets the folder `local` where it asks for the hub's `dataset`."""
+    import datasets
+
+    real = datasets.load_dataset
+
+    def stand_in(path: str, name: str | None = None, **more: Any) -> Any:
+        return Splits(local, name) if local is not None and path == dataset else real(path=path, name=name, **more)
+
+    datasets.load_dataset = stand_in
+    try:
+        yield
+    finally:
+        datasets.load_dataset = real
 
 
 def _take_guesses_out(questions: Questions) -> None:

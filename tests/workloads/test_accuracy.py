@@ -46,8 +46,17 @@ def doc(name: str, colours=("red",), question="Which colour?", answer="red", siz
     return {"id": name, "question": question, "answer": answer, "colours": list(colours), "size": list(size)}
 
 
+def colour_of(content) -> str | None:
+    """The colour of the first picture of a message, if it has one."""
+    urls = [part["image_url"]["url"] for part in content if isinstance(part, dict) and part["type"] == "image_url"]
+    if not urls:
+        return None
+    picture = Image.open(io.BytesIO(base64.b64decode(urls[0].partition(",")[2]))).convert("RGB")
+    return {(255, 0, 0): "red", (0, 0, 255): "blue"}.get(picture.getpixel((0, 0)))
+
+
 class Server:
-    """An OpenAI-style server; `reply(colour of the picture, body)` gives (text, finish_reason) or an HTTP status."""
+    """An OpenAI-style server; `reply(colour of the picture, body)` gives (text, finish_reason), a status, or its JSON."""
 
     def __init__(self, reply):
         self.bodies, outer = [], self
@@ -60,21 +69,17 @@ class Server:
             def do_POST(self):
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
                 outer.bodies.append(body)
-                url = body["messages"][-1]["content"][0]["image_url"]["url"]
-                picture = Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2])))
-                said = reply({(255, 0, 0): "red", (0, 0, 255): "blue"}.get(picture.getpixel((0, 0))), body)
+                said = reply(colour_of(body["messages"][-1]["content"]), body)
                 self.send_response(said if isinstance(said, int) else 200)
                 self.send_header("Content-Type", "application/json")
                 self.end_headers()
-                if not isinstance(said, int):
-                    self.wfile.write(
-                        json.dumps(
-                            {
-                                "choices": [{"index": 0, "message": {"content": said[0]}, "finish_reason": said[1]}],
-                                "usage": {"prompt_tokens": 40, "completion_tokens": 2},
-                            }
-                        ).encode()
-                    )
+                if isinstance(said, tuple):
+                    said = {
+                        "choices": [{"index": 0, "message": {"content": said[0]}, "finish_reason": said[1]}],
+                        "usage": {"prompt_tokens": 40, "completion_tokens": 2},
+                    }
+                if isinstance(said, dict):
+                    self.wfile.write(json.dumps(said).encode())
 
             def log_message(self, *_):
                 pass
@@ -87,6 +92,11 @@ class Server:
 class Running:
     def poll(self):
         return None
+
+
+def engine_of(server: Server, folder, model: str = "m") -> Engine:
+    facts = EngineFacts(vllm="0", arguments=[], start_s=0)
+    return Engine(server.url, model, facts, Running(), folder / "log", folder, EngineSettings())
 
 
 @pytest.fixture
@@ -106,15 +116,7 @@ def ask(tmp_path):
         if settings is not None:
             return [str(f) for f in Accuracy().preflight(given, [{"task": name}], settings, "m")]
         server = Server(reply)
-        engine = Engine(
-            server.url,
-            model,
-            EngineFacts(vllm="0", arguments=[], start_s=0),
-            Running(),
-            tmp_path / "log",
-            tmp_path,
-            EngineSettings(),
-        )
+        engine = engine_of(server, tmp_path, model)
         return Accuracy().measure(engine, given, {"task": name}, lambda *_: None), server.bodies
 
     return go
