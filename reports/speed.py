@@ -12,6 +12,7 @@ from harness import stats
 from harness.compare_speed import SpeedComparison, crossovers
 from harness.errors import Fault
 from harness.record import Metric, Record, cell_label
+from harness.tune import Winner
 from reports.tables import NOT_MEASURED, Table
 
 WORKLOADS = ("latency", "throughput")
@@ -228,3 +229,19 @@ def memory(records: Iterable[Record]) -> Table:
 def _size(metric: Metric) -> str:
     assert metric.value is not None
     return f"{metric.value:,.0f}" if metric.unit == "tokens" else f"{metric.value:.2f}"
+
+
+def tuned(winners: Sequence[Winner]) -> Table:
+    """The settings that won, by how much."""
+    rows = [
+        {
+            "checkpoint": w.variant,
+            "point": w.place,
+            "setting": w.setting,
+            "over the first": ratio(w.over) if w.over else "none is shown to be faster",
+            "output tokens/s": number(w.over.candidate_mean) if w.over else "",
+        }
+        for w in winners
+    ]
+    notes = ["The largest gain in output tokens/s whose 95 % interval lies above 1; input-bound points are left out."]
+    return Table("Settings that won", pd.DataFrame(rows), notes if rows else [])
