@@ -96,6 +96,10 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("--markdown", action="store_true", help="print Markdown")
     report.set_defaults(do=_report)
 
+    tune = verbs.add_parser("tune", help="which engine settings of the suite's settings axis won, and by how much")
+    _suite_arguments(tune)
+    tune.set_defaults(do=_tune, fresh=False)
+
     schema = verbs.add_parser("schema", help="the suite's JSON Schema, for editors")
     schema.set_defaults(do=_schema)
     return parser
@@ -242,6 +246,27 @@ def _report(given: argparse.Namespace) -> int:
     else:
         tables.show(run, Console())
     return 0
+
+
+def _tune(given: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from harness import tune
+    from harness.progress import Reporter
+    from harness.run import run_suite
+    from reports import speed
+
+    suite, folder = _suite_and_folder(given)
+    settings = tune.settings_of(suite)
+    with Reporter() as report:
+        _, failures = run_suite(suite, folder, given.checkpoints, report, given.only)
+    comparisons, faults = tune.compare_settings(list(folder.records()), settings)
+    console = Console()
+    console.print(speed.against(comparisons, faults, f"Settings against {settings[0]}").rich())
+    console.print(speed.tuned(tune.winners(comparisons)).rich())
+    for failure in failures:
+        print(f"failed: {failure}", file=sys.stderr)
+    return 1 if failures else 0
 
 
 def _schema(_: argparse.Namespace) -> int:

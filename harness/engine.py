@@ -17,7 +17,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from harness import environments
+from harness import device, environments
 from harness.errors import CellFailed, Fault
 from harness.suite import EngineSettings
 
@@ -228,6 +228,7 @@ def serving(
     with no kernel that it names. `log` gets everything the server prints.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
+    used_before, _ = device.memory_used(settings.tensor_parallel_size)
     given = arguments(checkpoint, settings, name)
     port = settings.port or free_port()
     entry = (
@@ -249,6 +250,18 @@ def serving(
         yield Engine(f"http://127.0.0.1:{port}", name, facts, process, log, checkpoint, settings)
     finally:
         stop(process)
+        _wait_for_memory(used_before, settings.tensor_parallel_size)
+
+
+def _wait_for_memory(used_before: int | None, cards: int) -> None:
+    """The driver gives memory back a moment after the last process has ended; what is not back in time is told by the next
+    start (room.free_faults), which names who holds it."""
+    deadline = time.monotonic() + MEMORY_BACK_S
+    while used_before is not None and time.monotonic() < deadline:
+        used, _ = device.memory_used(cards)
+        if used is None or used <= used_before + MEMORY_SLACK:
+            return
+        time.sleep(0.1)
 
 
 def stop(process: subprocess.Popen[bytes]) -> None:
@@ -315,6 +328,10 @@ def is_quantized(checkpoint: Path) -> bool:
     return False
 
 
+MEMORY_BACK_S = 20.0
+"""How long the device's memory may take to come back after an engine's end, in seconds."""
+MEMORY_SLACK = 256 * 2**20
+"""Bytes that the driver may keep."""
 MEMORY_SPLIT = r"GiB for weight, ([\d.]+) GiB for peak activation, ([\d.]+) GiB for non-torch memory"
 NOT_LOADED = re.compile(r"Parameter \S+ not found|weights? (were|was) not loaded")
 

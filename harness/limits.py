@@ -57,8 +57,22 @@ def rates() -> dict[str, Any]:
 
 
 @cache
+def _attention(folder: Path) -> dict[str, int]:
+    """What the attention keeps of a token, from config.json."""
+    config = checkpoint.read_config(folder)
+    text = config.get("text_config", config)
+    heads = int(text["num_attention_heads"])
+    return {
+        "layers": int(text["num_hidden_layers"]),
+        "kv_heads": int(text.get("num_key_value_heads") or heads),
+        "heads": heads,
+        "head_dim": int(text.get("head_dim") or int(text["hidden_size"]) // heads),
+    }
+
+
+@cache
 def _shape(folder: Path) -> dict[str, int]:
-    """Bytes and weights of the language model, and what its attention keeps of a token."""
+    """Bytes and weights of the language model."""
     table = checkpoint.tensors(folder)
     config = checkpoint.read_config(folder)
     text = config.get("text_config", config)
@@ -71,30 +85,21 @@ def _shape(folder: Path) -> dict[str, int]:
             weight_bytes += tensor.nbytes
     linears = [one for one in checkpoint.linears_of(table) if one.part in ("language", "lm_head")]
     weights = sum(one.in_features * one.out_features for one in linears)
-    hidden, heads = int(text["hidden_size"]), int(text["num_attention_heads"])
     if tied:
-        weights += hidden * int(text["vocab_size"])
-    head_dim = int(text.get("head_dim") or hidden // heads)
-    return {
-        "weight_bytes": weight_bytes,
-        "weights": weights,
-        "layers": int(text["num_hidden_layers"]),
-        "kv_heads": int(text.get("num_key_value_heads") or heads),
-        "heads": heads,
-        "head_dim": head_dim,
-    }
+        weights += int(text["hidden_size"]) * int(text["vocab_size"])
+    return {"weight_bytes": weight_bytes, "weights": weights}
 
 
 def kv_bytes_per_token(folder: Path, width: int = 2) -> int:
     """Bytes of one token's keys and values over all layers; `width` is the bytes of one number (2 for BF16)."""
-    shape = _shape(folder)
+    shape = _attention(folder)
     return 2 * shape["layers"] * shape["kv_heads"] * shape["head_dim"] * width
 
 
 def decode_step(folder: Path, batch: float, context: float) -> DecodeStep:
     """One decode step of `batch` requests that have `context` tokens each on average."""
-    shape = _shape(folder)
-    attention = 4 * shape["layers"] * shape["heads"] * shape["head_dim"] * context
+    shape, kept = _shape(folder), _attention(folder)
+    attention = 4 * kept["layers"] * kept["heads"] * kept["head_dim"] * context
     return DecodeStep(
         shape["weight_bytes"], batch * context * kv_bytes_per_token(folder), batch * (2 * shape["weights"] + attention)
     )

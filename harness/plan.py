@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from harness import demo, device, engine, environments, files
+from harness import demo, device, engine, environments, files, room
 from harness.axes import nearest
 from harness.errors import Fault, Refused
 from harness.record import SCHEMA_VERSION, CellId, cell_label
@@ -300,18 +300,15 @@ def _twins(plan: Plan) -> list[Fault]:
 
 
 def _device_faults(plan: Plan) -> list[Fault]:
-    """On a GPU, weights that cannot fit are refused with the sizes and with what would fit."""
-    described, settings = device.describe(), plan.suite.engine
-    if described["kind"] == "cpu" or not described["memory_gib"]:
+    """Variants that are to be measured and do not fit the card, whether they are built yet or not."""
+    if device.describe()["kind"] == "cpu":
         return []
-    room = described["memory_gib"] * settings.gpu_memory_utilization * settings.tensor_parallel_size
+    used = {cell.variant for cell in plan.cells}
     found = []
     for variant in plan.variants:
-        if not variant.built or settings.cpu_offload_gb:
-            continue
-        weights = verify.storage(variant.path).safetensors_bytes / 2**30
-        if weights > room:
-            what = f"its weights are {weights:.1f} GiB and vLLM may use {room:.1f} GiB of {described['name']}"
-            right = f"engine.cpu_offload_gb={weights - 0.7 * room:.0f} serves it for accuracy only; or leave it out"
-            found.append(Fault(f"variants.{variant.name}", what, right))
+        size = verify.storage(variant.path).safetensors_bytes if variant.built else variant.fit and variant.fit.expected_bytes
+        if variant.name in used and size:
+            settings = plan.suite.engine_of(variant.name)
+            expected = room.forecast(variant.path if variant.built else plan.source, settings, size)
+            found += room.faults(variant.name, expected, settings)
     return found

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from harness import engine, environments, files, workloads
+from harness import engine, environments, files, room, workloads
 from harness.errors import CellFailed, Fault, Refused
 from harness.plan import Plan, PlannedCell, PlannedVariant, make_plan
 from harness.progress import Reporter
@@ -182,11 +182,16 @@ def _measure(
     """Start one engine for the variant, the run's `number`th, and measure its Cells; returns a line for each that failed."""
     log = folder.logs / f"{number + 1}-{variant.name}.log"
     failures = []
+    settings = plan.suite.engine_of(variant.name)
+    held = room.free_faults(settings)
+    if held:
+        report.line(f"FAILED {variant.name}: {held[0]}")
+        return [f"{cell.label} failed: the engine was not started: {held[0]}" for cell in cells]
     report.stage(f"starting vLLM on {variant.name}")
     try:
         with engine.serving(
             variant.path,
-            plan.suite.engine_of(variant.name),
+            settings,
             log,
             f"{variant.name}-{(variant.content or '')[:8]}",
             lambda stage: report.stage(f"starting vLLM on {variant.name}: {stage}"),

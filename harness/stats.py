@@ -186,3 +186,15 @@ def questions_needed(difference: float, discordant: float, alpha: float = 0.05, 
     z_alpha, z_beta = special.ndtri(1 - alpha / 2), special.ndtri(power)
     root = z_alpha * np.sqrt(discordant) + z_beta * np.sqrt(discordant - difference**2)
     return int(np.ceil((root / difference) ** 2))
+
+
+def mean_interval(values: Sequence[float], level: float = 0.95) -> Interval:
+    """The mean of independent trials with Student's t interval, in their unit; the bounds are nan with fewer than 2.
+
+    Source: Student (1908), Biometrika 6.
+    """
+    n, middle = len(values), float(np.mean(values))
+    if n < 2:
+        return Interval(middle, float("nan"), float("nan"), level)
+    half = float(special.stdtrit(n - 1, (1 + level) / 2) * np.std(values, ddof=1) / np.sqrt(n))
+    return Interval(middle, middle - half, middle + half, level)

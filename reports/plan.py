@@ -27,13 +27,13 @@ def tables(plan: Plan, folder: RunFolder) -> list[Table]:
     seconds = {
         record.cell.label.partition("/")[2]: record.provenance.seconds for record in folder.records() if record.status == "done"
     }
-    variants, starts, estimate, unknown = [], 0, 0.0, 0
+    variants, every, estimate, unknown = [], [], 0.0, 0
     for variant in plan.variants:
         cells = list(plan.of(variant.name))
         missing = [c for c in cells if c.identity is None or not _done(folder, c.id.key)]
         known = [seconds[rest] for c in missing if (rest := c.label.partition("/")[2]) in seconds]
         estimate, unknown = estimate + sum(known), unknown + len(missing) - len(known)
-        starts += bool(missing)
+        every += missing
         variants.append(
             {
                 "variant": variant.name,
@@ -47,7 +47,7 @@ def tables(plan: Plan, folder: RunFolder) -> list[Table]:
         )
     notes = [note for variant in plan.variants if variant.fit for note in _notes(variant.name, variant.fit)]
     notes.append(
-        f"Engine starts: {starts}. "
+        f"Engine starts: {len(plan.turns(every))}. "
         + (f"Measuring: about {estimate:.0f} s" if estimate else "Measuring: no estimate yet")
         + (f", and {unknown} Cells of which none was measured before." if unknown else ".")
     )

@@ -13,6 +13,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from harness.compare import Comparison, compare_run
+from harness.compare_speed import compare_speed
 from harness.errors import Fault
 from harness.record import Record
 from harness.stats import Interval
@@ -81,9 +82,14 @@ def gib(size: float | None) -> str:
 def tables(run: RunFolder) -> list[Table]:
     """All tables of a Run, those with rows only."""
     facts, records = run.read(), list(run.records())
+    from reports import speed  # it uses Table
+
     made = [
         accuracy(*compare_run(run, facts["baseline"]), facts["baseline"]),
         scores(records),
+        speed.against(*compare_speed(run, facts["baseline"])),
+        *speed.speed(records),
+        speed.memory(records),
         storage(facts),
         structure(facts),
         engines(records),
