@@ -7,12 +7,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness import stats
-from harness.errors import Fault, Refused
+from harness.errors import Fault, NotDone, OneArm, Refused, Unlike
+from harness.health import Health, health_of
 from harness.record import Record, Sample
 from harness.store import RunFolder
 
 ARM_FIELDS = ("checkpoint", "repeat")
 """What the two arms of a Comparison may differ in: fields of a Record's identity, dotted below the first."""
+ALL = "all"
+"""The name of the total over all tasks."""
 
 
 @dataclass(frozen=True)
@@ -57,13 +60,28 @@ class Comparison:
     """McNemar's exact test of lost against gained."""
     detectable: float
     """The smallest loss that this many pairs would have shown with 80 % power, as a share."""
+    baseline_health: Health
+    candidate_health: Health
+    clusters: int | None = None
+    """Groups of documents that share their pictures; None when none do."""
+    noise: bool = False
+    """The candidate is the baseline once more: what differs is the noise floor."""
+    total: bool = False
+    """Over several tasks together."""
 
     @property
     def verdict(self) -> str:
-        """`loss` or `gain` at the 5 % level, else `none shown`; never that there is none."""
+        """`loss` or `gain` at the 5 % level, else `none shown`; never that there is none. `degenerate`: no answers at all."""
+        if self.baseline_health.degenerate or self.candidate_health.degenerate:
+            return "degenerate"
         if self.p_value >= 0.05:
             return "none shown"
         return "loss" if self.lost > self.gained else "gain"
+
+    def questions_needed(self, min_recovery: float) -> int | None:
+        """How many questions show with 80 % power that a candidate without loss recovers `min_recovery`; None if unknown."""
+        margin, discordant = (1 - min_recovery) * self.baseline_score, (self.lost + self.gained) / self.n
+        return stats.questions_for_noninferiority(margin, discordant) if margin > 0 and discordant > 0 else None
 
 
 def unlike(baseline: Record, candidate: Record, may_differ: Sequence[str] = ARM_FIELDS) -> list[str]:
@@ -81,8 +99,13 @@ def unlike(baseline: Record, candidate: Record, may_differ: Sequence[str] = ARM_
     return list(walk(baseline.provenance.identity, candidate.provenance.identity, ""))
 
 
-def pair(baseline: Sequence[Sample], candidate: Sequence[Sample], where: str) -> list[tuple[Sample, Sample]]:
-    """Samples of the two arms by document; raises Refused when the arms were not asked the same documents."""
+def pair(
+    baseline: Sequence[Sample], candidate: Sequence[Sample], where: str, anyway: bool = False
+) -> list[tuple[Sample, Sample]]:
+    """Samples of the two arms by document; raises Refused when the arms were not asked the same documents.
+
+    anyway: pairs documents that were asked with another prompt or picture as well.
+    """
     other = {sample.doc_id: sample for sample in candidate}
     if len(other) != len(candidate) or len({sample.doc_id for sample in baseline}) != len(baseline):
         raise Refused(Fault(where, "has two documents with one id, so they cannot be paired"))
@@ -94,16 +117,20 @@ def pair(baseline: Sequence[Sample], candidate: Sequence[Sample], where: str) ->
             Fault(where, f"the arms were asked different documents: {len(alone)} stand in one only, first {alone[0]}")
         )
     pairs = [(sample, other[sample.doc_id]) for sample in baseline]
-    for before, after in pairs:
+    for before, after in pairs if not anyway else []:
         if (before.prompt_hash, before.image_hash) != (after.prompt_hash, after.image_hash):
             raise Refused(Fault(where, f"document {before.doc_id} was asked with another prompt or picture in the two arms"))
     return pairs
 
 
-def compare_pairs(task: str, names: tuple[str, str], pairs: Sequence[tuple[Sample, Sample]]) -> Comparison:
-    """The Comparison of paired samples."""
+def compare_pairs(
+    task: str, names: tuple[str, str], pairs: Sequence[tuple[Sample, Sample]], noise: bool = False, total: bool = False
+) -> Comparison:
+    """The Comparison of paired samples. Documents that share their pictures are resampled together."""
     before, after = [a.score for a, _ in pairs], [b.score for _, b in pairs]
-    difference, recovery = stats.paired_bootstrap(before, after)
+    pictures = [a.image_hash or f"document {number}" for number, (a, _) in enumerate(pairs)]
+    groups = len(set(pictures))
+    difference, recovery = stats.paired_bootstrap(before, after, clusters=pictures if groups < len(pairs) else None)
     lost = sum(a > b for a, b in zip(before, after, strict=True))
     gained = sum(a < b for a, b in zip(before, after, strict=True))
     n = len(pairs)
@@ -121,37 +148,87 @@ def compare_pairs(task: str, names: tuple[str, str], pairs: Sequence[tuple[Sampl
         flips=sum(a.answer != b.answer for a, b in pairs),
         p_value=stats.mcnemar_exact(lost, gained),
         detectable=stats.detectable_difference(n, (lost + gained) / n),
+        baseline_health=health_of([a for a, _ in pairs]),
+        candidate_health=health_of([b for _, b in pairs]),
+        clusters=groups if groups < n else None,
+        noise=noise,
+        total=total,
     )
 
 
-def compare_run(run: RunFolder, baseline: str) -> tuple[list[Comparison], list[Fault]]:
+def compare_run(run: RunFolder, baseline: str, anyway: bool = False) -> tuple[list[Comparison], list[Fault]]:
     """Every candidate of a Run against its baseline, task by task and then in total.
 
     A fault for each pair of arms that differ in more than the checkpoint, or in their documents: those are left out.
+    anyway: they are compared all the same, as far as documents can be paired; the faults stay.
     """
-    records = [r for r in run.records() if r.cell.workload == "accuracy" and r.status == "done"]
-    base = {r.cell.point["task"]: r for r in records if r.cell.variant == baseline}
-    candidates = dict.fromkeys(r.cell.variant for r in records if r.cell.variant != baseline)
     found: list[Comparison] = []
     faults: list[Fault] = []
-    for name in candidates:
-        every: list[tuple[Sample, Sample]] = []
-        tasks = 0
-        for record in (r for r in records if r.cell.variant == name and r.cell.point["task"] in base):
-            task = record.cell.point["task"]
-            differing = unlike(base[task], record)
-            if differing:
-                faults.append(Fault(f"{baseline} and {name} on {task}", "were not measured alike: " + "; ".join(differing)))
+    for arms in arms_of(run.read(), run.records(), baseline):
+        some, wrong = compare_arms((run, arms.baseline), (run, arms.candidate), arms, anyway=anyway)
+        found += some
+        faults += wrong
+    return found, list(dict.fromkeys(faults))
+
+
+def compare_arms(
+    baseline: tuple[RunFolder, str],
+    candidate: tuple[RunFolder, str],
+    arms: Arms,
+    may_differ: Sequence[str] = ARM_FIELDS,
+    anyway: bool = False,
+) -> tuple[list[Comparison], list[Fault]]:
+    """Two variants, each with the Run it lies in, task by task and then in total; see `compare_run`."""
+    before, after = (
+        {r.cell.point["task"]: r for r in run.records() if (r.cell.variant, r.cell.workload) == (name, "accuracy")}
+        for run, name in (baseline, candidate)
+    )
+    found: list[Comparison] = []
+    every: list[tuple[Sample, Sample]] = []
+    faults: list[Fault] = [
+        OneArm(f"{arms} on {task}", f"was measured for {arms.baseline if task in before else arms.candidate} alone")
+        for task in dict.fromkeys([*before, *after])
+        if (task in before) != (task in after)
+    ]
+    noise = False
+    for task in (task for task in before if task in after):
+        one, two = before[task], after[task]
+        where = f"{arms} on {task}"
+        broken = [_not_done(record) for record in (one, two) if record.status != "done" or not record.samples]
+        if broken:
+            faults += broken
+            continue
+        differing = unlike(one, two, may_differ)
+        if differing:
+            faults.append(Unlike(where, "were not measured alike: " + "; ".join(differing)))
+            if not anyway:
                 continue
-            try:
-                pairs = pair(list(run.samples(base[task].cell.key)), list(run.samples(record.cell.key)), f"{name}/{task}")
-            except Refused as refused:
-                faults += refused.faults
-                continue
-            found.append(compare_pairs(task, (baseline, name), pairs))
-            every += pairs
-            tasks += 1
-        if tasks > 1:
-            total = "all" if tasks == len(base) else f"{tasks} of {len(base)} tasks"
-            found.append(compare_pairs(total, (baseline, name), every))
+        rows = [list(run.samples(record.cell.key)) for (run, _), record in ((baseline, one), (candidate, two))]
+        try:
+            pairs = pair(rows[0], rows[1], f"{arms.candidate}/{task}", anyway)
+        except Refused as refused:
+            faults += [Unlike(f.where, f.what, f.right) for f in refused.faults]
+            continue
+        noise = _same(one, two)
+        found.append(compare_pairs(task, (arms.baseline, arms.candidate), pairs, noise))
+        every += pairs
+    if len(found) > 1:
+        total = ALL if len(found) == len(before) else f"{len(found)} of {len(before)} tasks"
+        found.append(compare_pairs(total, (arms.baseline, arms.candidate), every, noise, total=True))
     return found, faults
+
+
+def _same(one: Record, two: Record) -> bool:
+    """Whether two Records are one checkpoint measured twice in one Run."""
+    a, b = one.provenance.identity, two.provenance.identity
+    return a.get("checkpoint") == b.get("checkpoint") and a.get("repeat") != b.get("repeat")
+
+
+def _not_done(record: Record) -> NotDone:
+    if record.status != "done":
+        return NotDone(record.cell.label, f"is {record.status}, so nothing is computed from it: {record.reason}")
+    score = record.metrics.get("score")
+    if score is not None and score.n:
+        what = f"has a score over {score.n} documents but no samples, so it cannot be paired"
+        return NotDone(record.cell.label, what, "inconclusive: import or measure it with its samples")
+    return NotDone(record.cell.label, "has no documents, so there is nothing to compare")

@@ -16,7 +16,7 @@ from typing import Any
 
 from harness import stats
 from harness.compare import ARM_FIELDS, Arms, arms_of, unlike
-from harness.errors import Fault
+from harness.errors import Fault, NotDone, OneArm, Unlike
 from harness.record import Record, cell_label
 from harness.store import RunFolder
 
@@ -128,7 +128,7 @@ def compare_trials(
     for place in dict.fromkeys([*before, *after]):
         if place not in before or place not in after:
             name, trials = (arms.baseline, before[place]) if place in before else (arms.candidate, after[place])
-            faults += [Fault(f"{arms} on {_place(r)}", f"was measured for {name} alone") for r in trials.values()]
+            faults += [OneArm(f"{arms} on {_place(r)}", f"was measured for {name} alone") for r in trials.values()]
             continue
         if before[place] and after[place]:
             wrong = list(_not_alike(before[place], after[place], arms, may_differ))
@@ -162,7 +162,9 @@ def _by_point(
         if record.status == "done":
             trials[record.cell.point.get("trial")] = record
         else:
-            faults.append(Fault(record.cell.label, f"is {record.status}, so no speed-up is computed from it: {record.reason}"))
+            faults.append(
+                NotDone(record.cell.label, f"is {record.status}, so no speed-up is computed from it: {record.reason}")
+            )
     return dict(points)
 
 
@@ -174,12 +176,12 @@ def _not_alike(before: Trials, after: Trials, arms: Arms, may_differ: Sequence[s
     where = f"{arms} on {_place(pairs[0][0])}"
     differing = list(dict.fromkeys(line for one, two in pairs for line in unlike(one, two, may_differ)))
     if differing:
-        yield Fault(where, "were not measured alike: " + "; ".join(differing))
+        yield Unlike(where, "were not measured alike: " + "; ".join(differing))
     for one, two in pairs if shared else []:
         for name in SAME_IN_BOTH:
             values = [r.metrics[name].value for r in (one, two) if name in r.metrics]
             if len(values) == 2 and values[0] != values[1]:
-                yield Fault(where, f"did not do the same work: {name} {values[0]:g} and {values[1]:g}")
+                yield Unlike(where, f"did not do the same work: {name} {values[0]:g} and {values[1]:g}")
 
 
 def _metrics(before: Trials, after: Trials, arms: Arms, faults: list[Fault]) -> Iterator[SpeedComparison]:
@@ -195,7 +197,7 @@ def _metrics(before: Trials, after: Trials, arms: Arms, faults: list[Fault]) -> 
             continue
         if (metric.unit, metric.source) != (other.unit, other.source):
             what = f"{name} is {metric.unit} by {metric.source} in one arm and {other.unit} by {other.source} in the other"
-            faults.append(Fault(f"{arms} on {first.cell.label}", what))
+            faults.append(Unlike(f"{arms} on {first.cell.label}", what))
             continue
         old, new = _values(before, name), _values(after, name)
         if not old or not new:

@@ -19,6 +19,18 @@ class Fault:
         return f"{line}; {self.right}" if self.right else line
 
 
+class Unlike(Fault):
+    """Two arms were not measured alike, so a comparison would say nothing of the checkpoint."""
+
+
+class NotDone(Fault):
+    """A Cell failed, is invalid or has no samples, so nothing is computed from it."""
+
+
+class OneArm(Fault):
+    """Something was measured for one arm alone."""
+
+
 class Refused(Exception):
     """Bad input, found before anything was loaded or written. The command prints a line a fault and exits with 2."""
 

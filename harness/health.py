@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from harness.record import Sample
 
@@ -57,3 +58,23 @@ def degenerate(samples: Sequence[Sample]) -> str | None:
     if len(samples) >= FEW and share >= ONE_ANSWER and expected < ONE_ANSWER:
         return f"{100 * share:.0f} % of the answers are one and the same ({answer[:20]!r})"
     return None
+
+
+@dataclass(frozen=True)
+class Health:
+    """How good one arm's answers are as answers; shares of all its documents."""
+
+    unparsed: float
+    cut_by_length: float
+    degenerate: str | None
+    """Why the answers are none; None when they are."""
+
+
+def health_of(samples: Sequence[Sample]) -> Health:
+    """The health of one arm; samples must not be empty."""
+    n = len(samples)
+    return Health(
+        unparsed=sum(not s.parsed for s in samples) / n,
+        cut_by_length=sum(s.finish_reason == "length" for s in samples) / n,
+        degenerate=degenerate(samples),
+    )

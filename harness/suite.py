@@ -15,6 +15,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from harness import axes
 from harness.axes import nearest
 from harness.errors import Fault, Refused
+from harness.policy import Policy
 from quantize.recipe import Calibration, Recipe
 
 
@@ -208,6 +209,8 @@ class Suite(Strict):
     """What is measured."""
     engine: EngineSettings = EngineSettings()
     """How the variants are served."""
+    gate: Policy | None = None
+    """What `gate` asks of a Run of this suite; null takes the defaults."""
     passes: int = Field(default=1, gt=0)
     """How often the variants take turns; the trials are dealt over the passes and every second pass runs backwards (ABBA).
     More passes mean more engine starts and less that a drifting device can do to a comparison."""

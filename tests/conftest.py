@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from harness.record import CellId, Metric, Provenance, Record, Sample
+from harness.store import RunFolder
 from tests.quantize import shapes
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -74,3 +75,15 @@ def record(variant: str, key: str, task: str = "t", **identity: object) -> Recor
             seconds=1.0,
         ),
     )
+
+
+def run_of(path: Path, *records: tuple[Record, list[Sample]], baseline: str = "a", **facts: object) -> RunFolder:
+    """A Run of finished Records with their samples."""
+    run = RunFolder(path)
+    names = dict.fromkeys(r.cell.variant for r, _ in records)
+    variants = {name: {"content": name} for name in names}
+    base = {"suite": {"name": "s", "model": "m"}, "baseline": baseline, "variants": variants}
+    run.write(base | {"cells": [r.cell.key for r, _ in records]} | facts)
+    for one, samples in records:
+        run.add(one, samples)
+    return run

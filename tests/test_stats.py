@@ -105,3 +105,43 @@ def test_trials_without_spread_and_too_few():
         with pytest.raises(ValueError):
             stats.ratio(*bad[:2], paired=bad[2])
     assert stats.variation([1.0]) is None and stats.variation([0.0, 0.0]) is None
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_divergence_equals_scipys_entropy_when_everything_is_known_and_is_below_it_when_not(seed):
+    rng = np.random.default_rng(seed)
+    p, q = rng.dirichlet(np.ones(50)), rng.dirichlet(np.ones(50))
+    whole = float(scipy_stats.entropy(p, q))
+    known = stats.divergence(dict(enumerate(np.log(p))), dict(enumerate(np.log(q))))
+    assert known == pytest.approx(whole, abs=1e-4)
+    top_p, top_q = (np.argsort(x)[-5:].tolist() for x in (p, q))
+    given = 0
+    some = stats.divergence(
+        {t: float(np.log(p[t])) for t in {*top_p, given}}, {t: float(np.log(q[t])) for t in {*top_q, given}}
+    )
+    assert 0 <= some <= whole + 1e-9
+
+
+def test_divergence_of_equal_arms_is_0_and_rounding_does_no_harm():
+    arm = {1: -0.01, 2: -5.2, 3: -7.0}
+    assert stats.divergence(arm, arm) == 0
+    assert stats.divergence({1: -1e-8, 2: -100.0}, {1: -1e-7, 2: -100.0}) < 1e-6
+    # A model that is sure, and one that is not: the divergence is what the sure one lost.
+    assert stats.divergence({1: 0.0}, {1: -0.7, 2: -0.7}) == pytest.approx(0.7)
+    # Mass that only one arm has outside is compared as one outcome, and stays finite.
+    assert 0 < stats.divergence({1: -0.7}, {1: 0.0}) < 10
+
+
+def test_that_many_questions_show_that_nothing_was_lost():
+    """The planned number of questions gives the planned power, by simulation."""
+    margin, discordant = 0.02, 0.04
+    n = stats.questions_for_noninferiority(margin, discordant)
+    assert n == 785
+    rng = np.random.default_rng(0)
+    kinds = rng.multinomial(n, [1 - discordant, discordant / 2, discordant / 2], size=4000)
+    difference = (kinds[:, 2] - kinds[:, 1]) / n
+    spread = np.sqrt((kinds[:, 1] + kinds[:, 2]) / n - difference**2) / math.sqrt(n)
+    assert np.mean(difference - 1.96 * spread > -margin) == pytest.approx(0.8, abs=0.03)
+    for bad in ((0, 0.1), (0.1, 0)):
+        with pytest.raises(ValueError):
+            stats.questions_for_noninferiority(*bad)

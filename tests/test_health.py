@@ -1,0 +1,34 @@
+"""Answers that are none are told from answers that are wrong."""
+
+from __future__ import annotations
+
+import pytest
+
+from harness.health import degenerate, health_of, loops
+from tests.conftest import sample
+
+
+@pytest.mark.parametrize("text", ["!!!!", "!" * 500, "the the the the the", "abcabcabcabcab", "是是是是是是"])
+def test_a_unit_over_and_over_is_a_loop(text):
+    assert loops(sample("1", 0, text))
+
+
+@pytest.mark.parametrize("text", ["", "B", "1000", "yes, yes, no", "The answer is 42.", "aaa", "banana"])
+def test_answers_are_no_loops(text):
+    assert not loops(sample("1", 0, text, response=text))
+
+
+def test_a_loop_that_is_the_right_answer_is_none():
+    assert not loops(sample("1", 1, "1111", target="1111"))
+
+
+def test_one_answer_for_all_is_degenerate_unless_it_is_right_for_all():
+    many = [sample(str(i), 0, "B", target="ABCD"[i % 4]) for i in range(40)]
+    assert "are one and the same ('B')" in degenerate(many)
+    assert degenerate([s.model_copy(update={"target": "B"}) for s in many]) is None
+    assert degenerate(many[:5]) is None and degenerate([]) is None
+
+
+def test_health_counts_what_was_cut_and_not_found():
+    found = health_of([sample("1", 0, "x", finish_reason="length"), sample("2", 0, "y", parsed=False)])
+    assert (found.cut_by_length, found.unparsed, found.degenerate) == (0.5, 0.5, None)
