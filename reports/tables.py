@@ -20,6 +20,7 @@ from harness.stats import Interval
 from harness.store import RunFolder
 
 NOT_MEASURED = "N/A"
+RANDOM = "Random weights: size, memory, speed and energy only."
 PARTS = ("language", "visual", "lm_head", "embeddings")
 
 
@@ -94,7 +95,10 @@ def tables(run: RunFolder) -> list[Table]:
         structure(facts),
         engines(records),
     ]
-    return [table for table in made if len(table.frame) or table.notes]
+    shown = [table for table in made if len(table.frame) or table.notes]
+    for table in shown if any(r.random_weights for r in records) else []:
+        table.notes.insert(0, RANDOM)
+    return shown
 
 
 def accuracy(comparisons: Iterable[Comparison], faults: Iterable[Fault], baseline: str) -> Table:
@@ -244,7 +248,8 @@ def engines(records: Iterable[Record]) -> Table:
 def markdown(run: RunFolder) -> str:
     """The Run's report.md."""
     facts = run.read()
-    head = f"## {facts['suite']['name']}: {facts['suite']['model']}\n\n"
+    model = facts["suite"]["model"]
+    head = f"## {facts['suite']['name']}: {model if isinstance(model, str) else 'shape ' + model['shape']}\n\n"
     return head + "\n".join(table.markdown() for table in tables(run))
 
 
