@@ -100,6 +100,11 @@ def _parser() -> argparse.ArgumentParser:
     _suite_arguments(tune)
     tune.set_defaults(do=_tune, fresh=False)
 
+    shape = verbs.add_parser("shape", help="a checkpoint of random weights in a real model's shape, for size, memory and speed")
+    shape.add_argument("name", help="for example qwen3_vl_8b")
+    shape.add_argument("--output", type=Path, help="the folder (default: models/shapes/NAME)")
+    shape.set_defaults(do=_shape)
+
     schema = verbs.add_parser("schema", help="the suite's JSON Schema, for editors")
     schema.set_defaults(do=_schema)
     return parser
@@ -267,6 +272,14 @@ def _tune(given: argparse.Namespace) -> int:
     for failure in failures:
         print(f"failed: {failure}", file=sys.stderr)
     return 1 if failures else 0
+
+
+def _shape(given: argparse.Namespace) -> int:
+    from harness import environments, shape
+
+    environments.prepare_imports()
+    print(shape.make(given.name, given.output))
+    return 0
 
 
 def _schema(_: argparse.Namespace) -> int:

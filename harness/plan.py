@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from harness import demo, device, engine, environments, files, room
+from harness import demo, device, engine, environments, files, room, shape
 from harness.axes import nearest
 from harness.errors import Fault, Refused
 from harness.record import SCHEMA_VERSION, CellId, cell_label
-from harness.suite import Suite
+from harness.suite import Shape, Suite
 from harness.workloads import Relative, workload
 from quantize import fit, readable, verify
 from quantize.checkpoint import tensors
@@ -82,6 +82,11 @@ class Plan:
         # One product may be served under several settings; it is built once.
         return list({v.path: v for v in reversed(self.variants) if not v.built and v.name in used}.values())[::-1]
 
+    def random_weights(self, variant: str) -> bool:
+        """Whether a variant's weights were never trained: its own mark, or its source's while it is not built."""
+        planned = next(v for v in self.variants if v.name == variant)
+        return shape.is_random(planned.path) or (planned.origin == "recipe" and shape.is_random(self.source))
+
     def of(self, variant: str) -> Iterator[PlannedCell]:
         """The Cells of one variant."""
         return (cell for cell in self.cells if cell.variant == variant)
@@ -110,12 +115,17 @@ class Plan:
         return found
 
 
-def resolve_model(name: str) -> Path:
+def resolve_model(name: str | Shape) -> Path:
     """The checkpoint folder a suite's `model` stands for; raises Refused when it is none."""
+    if isinstance(name, Shape):
+        folder = shape.FOLDER / name.shape
+        if not shape.is_random(folder):
+            raise Refused(Fault(str(folder), "there is no such checkpoint", f"make it: python -m harness shape {name.shape}"))
+        return folder
     if name == "demo":
         return demo.MODEL_DIR
-    folder = next((p for p in (Path(name), MODELS / name) if p.is_dir()), None)
-    if folder is None:
+    found = next((p for p in (Path(name), MODELS / name) if p.is_dir()), None)
+    if found is None:
         hub = name.count("/") == 1 and not name.startswith((".", "/"))
         right = (
             f"get it: python -m harness fetch model {name}"
@@ -123,8 +133,8 @@ def resolve_model(name: str) -> Path:
             else "name a checkpoint folder, `demo`, or a hub id whose files lie under models/"
         )
         raise Refused(Fault(f"model {name}", "there is no such folder", right))
-    Refused.if_any(checkpoint_faults(folder))
-    return folder
+    Refused.if_any(checkpoint_faults(found))
+    return found
 
 
 def checkpoint_faults(folder: Path) -> list[Fault]:
@@ -179,7 +189,7 @@ def make_plan(suite: Suite, checkpoints: Path, only: str | None = None) -> Plan:
         cells = kept
     faults += [f for name in suite.variants for f in engine.setting_faults(suite.engine_of(name))]
     plan = Plan(suite, source, variants, cells, every, list(dict.fromkeys(faults)))
-    plan.faults += _device_faults(plan) + _twins(plan)
+    plan.faults += _device_faults(plan) + _twins(plan) + _random_faults(plan)
     return plan
 
 
@@ -297,6 +307,13 @@ def _twins(plan: Plan) -> list[Fault]:
             )
         seen[same] = variant.name
     return found
+
+
+def _random_faults(plan: Plan) -> list[Fault]:
+    """Accuracy of weights that were never trained is refused: it would be a number without a meaning."""
+    asked = dict.fromkeys(c.variant for c in plan.cells if c.workload == "accuracy" and plan.random_weights(c.variant))
+    what, right = "has random weights, so its accuracy means nothing", "measure latency, throughput and memory alone"
+    return [Fault(f"variants.{name}", what, right) for name in asked]
 
 
 def _device_faults(plan: Plan) -> list[Fault]:

@@ -263,6 +263,7 @@ def _record(
         metrics=dict(measured.metrics) if measured else {},
         labels=measured.labels if measured else [],
         facts=measured.facts if measured else {},
+        random_weights=plan.random_weights(variant.name),
         provenance=Provenance(
             identity=cell.identity,
             checkpoint=files.shown(variant.path),

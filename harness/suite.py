@@ -171,6 +171,13 @@ class Workloads(Strict):
             yield "divergence", self.accuracy
 
 
+class Shape(Strict):
+    """A model of random weights in the shape of a real one: for size, memory, speed and energy, never for accuracy."""
+
+    shape: Literal["qwen3_vl_8b"]
+    """Which one; `python -m harness shape NAME` makes its checkpoint."""
+
+
 class Variant(Strict):
     """One checkpoint under test: the source itself, a recipe's product, or a folder that exists."""
 
@@ -197,8 +204,8 @@ class Suite(Strict):
 
     name: Name
     """Names the Run's folder."""
-    model: str
-    """`demo` (the model that ships), a checkpoint folder, or a hub id whose files lie under models/."""
+    model: str | Shape
+    """`demo` (the model that ships), a checkpoint folder, a hub id whose files lie under models/, or `{shape: NAME}`."""
     baseline: Name = "bf16"
     """The variant all others are compared with."""
     variants: dict[Name, Variant] = Field(min_length=1)

@@ -25,8 +25,9 @@ FILES = (
     "video_preprocessor_config.json",
     "processor_config.json",
     "generation_config.json",
+    "random_weights.json",
 )
-"""What a server or a client reads beside config.json and the weights."""
+"""What a server or a client reads beside config.json and the weights, and the mark of weights that were never trained."""
 VOLATILE = {"transformers_version", "_commit_hash", "_name_or_path", "name_or_path", "tokenizer_file"}
 """Keys that say who wrote a file, not what it means."""
 

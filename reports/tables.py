@@ -14,12 +14,16 @@ from rich.text import Text
 
 from harness.compare import Comparison, compare_run
 from harness.compare_speed import compare_speed
+from harness.compare_tokens import Divergence, compare_divergence
 from harness.errors import Fault
 from harness.record import Record
 from harness.stats import Interval
 from harness.store import RunFolder
 
 NOT_MEASURED = "N/A"
+RANDOM = "Random weights: size, memory, speed and energy only."
+RARE = {"guessed": "guessed %", "set_aside": "not asked %", "looped": "repeating %"}
+"""Shares that get a column where one is above 0."""
 PARTS = ("language", "visual", "lm_head", "embeddings")
 
 
@@ -86,6 +90,7 @@ def tables(run: RunFolder) -> list[Table]:
 
     made = [
         accuracy(*compare_run(run, facts["baseline"]), facts["baseline"]),
+        divergence(*compare_divergence(run, facts["baseline"])),
         scores(records),
         speed.against(*compare_speed(run, facts["baseline"])),
         *speed.speed(records),
@@ -94,16 +99,21 @@ def tables(run: RunFolder) -> list[Table]:
         structure(facts),
         engines(records),
     ]
-    return [table for table in made if len(table.frame) or table.notes]
+    shown = [table for table in made if len(table.frame) or table.notes]
+    for table in shown if any(r.random_weights for r in records) else []:
+        table.notes.insert(0, RANDOM)
+    return shown
 
 
 def accuracy(comparisons: Iterable[Comparison], faults: Iterable[Fault], baseline: str) -> Table:
     """What each candidate lost and gained against the baseline."""
-    rows, notes = [], []
+    rows, notes, comparisons = [], [], list(comparisons)
+    floor = {(c.baseline, c.task): c for c in comparisons if c.noise}
     for c in comparisons:
         recovery = f"{percent(c.recovery.value)} [{percent(c.recovery.low)}, {percent(c.recovery.high)}]"
         if c.recovery.value != c.recovery.value:
             recovery = f"{NOT_MEASURED} (the baseline has none right)"
+        again = floor.get((c.baseline, c.task))
         rows.append(
             {
                 "variant": c.candidate,
@@ -116,24 +126,69 @@ def accuracy(comparisons: Iterable[Comparison], faults: Iterable[Fault], baselin
                 "lost": c.lost,
                 "gained": c.gained,
                 "answers changed": f"{c.flips} ({percent(c.flips / c.n, 1)} %)",
-                "p": f"{c.p_value:.2g}",
-                "verdict": c.verdict,
             }
-        )
-        if c.verdict == "none shown" and c.task == "all" and c.detectable == c.detectable:
-            notes.append(
-                f"{c.candidate}: no difference shown; {c.n} questions with this many changed answers show "
-                f"{percent(c.detectable)} points or more with 80 % power."
+            | (
+                {"noise floor: changed": f"{again.flips} ({percent(again.flips / again.n, 1)} %)" if again else NOT_MEASURED}
+                if floor
+                else {}
             )
+            | {"p": f"{c.p_value:.2g}", "verdict": c.verdict}
+        )
+        notes += _accuracy_notes(c)
     if rows:
         notes.append("Intervals: 95 %, paired bootstrap by question. p: McNemar's exact test of lost against gained.")
+    if floor:
+        notes.append("Noise floor: the baseline asked once more, against itself.")
     notes += [f"Not compared: {fault}" for fault in faults]
     return Table("Accuracy against the baseline", pd.DataFrame(rows), notes)
 
 
+def _accuracy_notes(c: Comparison) -> list[str]:
+    """What must be known with a row: how much it could have shown, which questions hang together, what are no answers."""
+    notes = []
+    whole = c.task == "all"
+    if c.verdict == "none shown" and whole and c.detectable == c.detectable:
+        notes.append(
+            f"{c.candidate}: no difference shown; {c.n} questions with this many changed answers show "
+            f"{percent(c.detectable)} points or more with 80 % power."
+        )
+    if whole and c.clusters is not None:
+        notes.append(f"{c.candidate}: {c.n} questions on {c.clusters} sets of pictures; those on one set are drawn together.")
+    for name, health in ((c.baseline, c.baseline_health), (c.candidate, c.candidate_health)):
+        if health.degenerate:
+            notes.append(f"{name} on {c.task} is degenerate: {health.degenerate}; its score means nothing.")
+    return notes
+
+
+def divergence(found: Iterable[Divergence], faults: Iterable[Fault]) -> Table:
+    """How far each candidate's token probabilities are from the baseline's, on the baseline's answers."""
+    rows = [
+        {
+            "variant": d.candidate,
+            "against": d.baseline,
+            "questions": d.questions,
+            "tokens": d.tokens,
+            "mean KL, nats/token": f"{d.mean:.2g}",
+            "99th percentile": f"{d.p99:.2g}",
+            "same likeliest token %": percent(d.top1_agree),
+            "": "noise floor" if d.noise else "",
+        }
+        for d in found
+    ]
+    notes = [f"Not compared: {fault}" for fault in faults]
+    if rows:
+        notes.insert(
+            0,
+            "Over the tokens of the baseline's answers (each answer's first 64), which both arms were asked to judge. The 5 "
+            "likeliest tokens are compared one by one, all others as one: a lower bound.",
+        )
+    return Table("Divergence from the baseline", pd.DataFrame(rows), notes)
+
+
 def scores(records: Iterable[Record]) -> Table:
     """Every accuracy Record with what must stand beside a score."""
-    rows = []
+    rows, records = [], list(records)
+    rare = {name for r in records for name in RARE if (m := r.metrics.get(name)) is not None and m.value}
     for r in records:
         if r.cell.workload != "accuracy":
             continue
@@ -146,13 +201,22 @@ def scores(records: Iterable[Record]) -> Table:
                 "status": r.status if not r.reason else f"{r.status}: {r.reason}",
                 "n": score.n if score else 0,
                 "score %": f"{percent(score.value)} ± {percent(score.stderr)}" if known and score else NOT_MEASURED,
+                "chance %": _share(r, "chance"),
                 "unparsed %": _share(r, "unparsed"),
                 "cut by length %": _share(r, "cut_by_length"),
+            }
+            | {title: _share(r, name) for name, title in RARE.items() if name in rare}
+            | {
                 "tokens out": _plain(r, "output_tokens"),
                 "seconds": f"{r.provenance.seconds:.1f}",
             }
         )
-    return Table("Scores", pd.DataFrame(rows), ["± is one standard error. Unparsed answers count as wrong."] if rows else [])
+    notes = ["± is one standard error. Unparsed answers count as wrong."] if rows else []
+    if "guessed" in rare:
+        notes.append("Guessed: replies for which the task's scorer draws an answer at random; they count as wrong here.")
+    if "set_aside" in rare:
+        notes.append("Not asked: documents that could not be, in any arm; they count as wrong.")
+    return Table("Scores", pd.DataFrame(rows), notes)
 
 
 def _share(record: Record, name: str) -> str:
@@ -244,7 +308,8 @@ def engines(records: Iterable[Record]) -> Table:
 def markdown(run: RunFolder) -> str:
     """The Run's report.md."""
     facts = run.read()
-    head = f"## {facts['suite']['name']}: {facts['suite']['model']}\n\n"
+    model = facts["suite"]["model"]
+    head = f"## {facts['suite']['name']}: {model if isinstance(model, str) else 'shape ' + model['shape']}\n\n"
     return head + "\n".join(table.markdown() for table in tables(run))
 
 
