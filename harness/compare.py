@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
+import itertools
+import json
+import sys
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 from typing import Any
 
-from harness import stats
+from pydantic import TypeAdapter
+
+from harness import files, health, pairing, record, stats, store
 from harness.errors import Fault, NotDone, OneArm, Refused, Unlike
-from harness.health import Health, health_of
-from harness.record import Record, Sample
+from harness.health import Health
+from harness.kept import kept
+from harness.pairing import Pairs, Sampled, Tally, pair
+from harness.record import Record
 from harness.store import RunFolder
 
 ARM_FIELDS = ("checkpoint", "repeat")
 """What the two arms of a Comparison may differ in: fields of a Record's identity, dotted below the first."""
 ALL = "all"
 """The name of the total over all tasks."""
+EXAMPLES = 24
 
 
 @dataclass(frozen=True)
@@ -37,6 +48,18 @@ def arms_of(facts: dict[str, Any], records: Iterable[Record], baseline: str) -> 
         if name != other and name != baseline:
             arms.append(Arms(other, name))
     return arms
+
+
+@dataclass(frozen=True)
+class Lost:
+    """A document that the baseline got right and the candidate wrong."""
+
+    doc_id: str
+    image_hash: str
+    target: str
+    baseline: str
+    """The baseline's answer."""
+    candidate: str
 
 
 @dataclass(frozen=True)
@@ -68,6 +91,8 @@ class Comparison:
     """The candidate is the baseline once more: what differs is the noise floor."""
     total: bool = False
     """Over several tasks together."""
+    examples: tuple[Lost, ...] = ()
+    """The first so many (`EXAMPLES`) of the lost documents, for people to look at; none for a total."""
 
     @property
     def verdict(self) -> str:
@@ -99,60 +124,39 @@ def unlike(baseline: Record, candidate: Record, may_differ: Sequence[str] = ARM_
     return list(walk(baseline.provenance.identity, candidate.provenance.identity, ""))
 
 
-def pair(
-    baseline: Sequence[Sample], candidate: Sequence[Sample], where: str, anyway: bool = False
-) -> list[tuple[Sample, Sample]]:
-    """Samples of the two arms by document; raises Refused when the arms were not asked the same documents.
-
-    anyway: pairs documents that were asked with another prompt or picture as well.
-    """
-    other = {sample.doc_id: sample for sample in candidate}
-    if len(other) != len(candidate) or len({sample.doc_id for sample in baseline}) != len(baseline):
-        raise Refused(Fault(where, "has two documents with one id, so they cannot be paired"))
-    if not baseline or not candidate:
-        raise Refused(Fault(where, "has no documents, so there is nothing to compare"))
-    alone = sorted({s.doc_id for s in baseline} ^ other.keys())
-    if alone:
-        raise Refused(
-            Fault(where, f"the arms were asked different documents: {len(alone)} stand in one only, first {alone[0]}")
-        )
-    pairs = [(sample, other[sample.doc_id]) for sample in baseline]
-    for before, after in pairs if not anyway else []:
-        if (before.prompt_hash, before.image_hash) != (after.prompt_hash, after.image_hash):
-            raise Refused(Fault(where, f"document {before.doc_id} was asked with another prompt or picture in the two arms"))
-    return pairs
-
-
-def compare_pairs(
-    task: str, names: tuple[str, str], pairs: Sequence[tuple[Sample, Sample]], noise: bool = False, total: bool = False
-) -> Comparison:
+def compare_pairs(task: str, arms: Arms, pairs: Pairs[Sampled], noise: bool = False) -> Comparison:
     """The Comparison of paired samples. Documents that share their pictures are resampled together."""
-    before, after = [a.score for a, _ in pairs], [b.score for _, b in pairs]
-    pictures = [a.image_hash or f"document {number}" for number, (a, _) in enumerate(pairs)]
-    groups = len(set(pictures))
-    difference, recovery = stats.paired_bootstrap(before, after, clusters=pictures if groups < len(pairs) else None)
-    lost = sum(a > b for a, b in zip(before, after, strict=True))
-    gained = sum(a < b for a, b in zip(before, after, strict=True))
-    n = len(pairs)
+    return compare_tally(task, arms, Tally.of(pairs, task), noise, examples=_examples(pairs))
+
+
+def _examples(pairs: Pairs[Sampled]) -> tuple[Lost, ...]:
+    worse = itertools.islice(((a, b) for a, b in pairs if a.score > b.score), EXAMPLES)
+    return tuple(Lost(a.doc_id, a.image_hash, a.target, a.answer, b.answer) for a, b in worse)
+
+
+def compare_tally(task: str, arms: Arms, tally: Tally, noise: bool = False, **more: Any) -> Comparison:
+    """The Comparison that follows from counts."""
+    kinds, n, groups = Counter(tally.pictures.values()), tally.n, len(tally.pictures)
+    difference, recovery = stats.bootstrap(kinds)
     return Comparison(
         task=task,
-        baseline=names[0],
-        candidate=names[1],
+        baseline=arms.baseline,
+        candidate=arms.candidate,
         n=n,
-        baseline_score=sum(before) / n,
-        candidate_score=sum(after) / n,
+        baseline_score=sum(kind[0] * count for kind, count in kinds.items()) / n,
+        candidate_score=sum(kind[1] * count for kind, count in kinds.items()) / n,
         difference=difference,
         recovery=recovery,
-        lost=lost,
-        gained=gained,
-        flips=sum(a.answer != b.answer for a, b in pairs),
-        p_value=stats.mcnemar_exact(lost, gained),
-        detectable=stats.detectable_difference(n, (lost + gained) / n),
-        baseline_health=health_of([a for a, _ in pairs]),
-        candidate_health=health_of([b for _, b in pairs]),
+        lost=tally.lost,
+        gained=tally.gained,
+        flips=tally.flips,
+        p_value=stats.mcnemar_exact(tally.lost, tally.gained),
+        detectable=stats.detectable_difference(n, (tally.lost + tally.gained) / n),
+        baseline_health=tally.baseline.health(),
+        candidate_health=tally.candidate.health(),
         clusters=groups if groups < n else None,
         noise=noise,
-        total=total,
+        **more,
     )
 
 
@@ -164,8 +168,9 @@ def compare_run(run: RunFolder, baseline: str, anyway: bool = False) -> tuple[li
     """
     found: list[Comparison] = []
     faults: list[Fault] = []
-    for arms in arms_of(run.read(), run.records(), baseline):
-        some, wrong = compare_arms((run, arms.baseline), (run, arms.candidate), arms, anyway=anyway)
+    records = list(run.records())
+    for arms in arms_of(run.read(), records, baseline):
+        some, wrong = compare_arms((run, arms.baseline), (run, arms.candidate), arms, anyway=anyway, records=records)
         found += some
         faults += wrong
     return found, list(dict.fromkeys(faults))
@@ -177,14 +182,63 @@ def compare_arms(
     arms: Arms,
     may_differ: Sequence[str] = ARM_FIELDS,
     anyway: bool = False,
+    records: Sequence[Record] | None = None,
 ) -> tuple[list[Comparison], list[Fault]]:
-    """Two variants, each with the Run it lies in, task by task and then in total; see `compare_run`."""
+    """Two variants, each with the Run it lies in, task by task and then in total; see `compare_run`.
+
+    records: all of both arms' Run, where they were read already. What came out is kept in the cache folder until a Record,
+    a samples file or the code that compares changes.
+    """
     before, after = (
-        {r.cell.point["task"]: r for r in run.records() if (r.cell.variant, r.cell.workload) == (name, "accuracy")}
+        {r.cell.point["task"]: r for r in records or run.records() if (r.cell.variant, r.cell.workload) == (name, "accuracy")}
         for run, name in (baseline, candidate)
     )
+    name = [[str(run.path.resolve()), arm] for run, arm in (baseline, candidate)]
+    state = [
+        [task, run.state(one.cell.key), one.provenance.identity, one.status, one.reason, one.samples]
+        for (run, _), records in ((baseline, before), (candidate, after))
+        for task, one in records.items()
+    ]
+    outcome = kept(
+        json.dumps([name, list(may_differ), anyway]),
+        files.digest([_code(), str(arms), state]),
+        TypeAdapter(Outcome),
+        lambda: _compare_arms((baseline[0], before), (candidate[0], after), arms, may_differ, anyway),
+    )
+    return outcome.comparisons, [KINDS[kind](where, what, right) for kind, where, what, right in outcome.faults]
+
+
+KINDS = {kind.__name__: kind for kind in (Fault, Unlike, NotDone, OneArm)}
+
+
+@dataclass
+class Outcome:
+    """What comes of two arms, in a form that can be kept."""
+
+    comparisons: list[Comparison]
+    faults: list[tuple[str, str, str, str]]
+    """Kind, where, what, right."""
+
+
+@cache
+def _code() -> list[str]:
+    """Hashes of the code that a Comparison follows from."""
+    return [
+        files.file_sha256(Path(str(module.__file__)))
+        for module in (sys.modules[__name__], stats, health, pairing, store, record)
+    ]
+
+
+def _compare_arms(
+    baseline: tuple[RunFolder, dict[str, Record]],
+    candidate: tuple[RunFolder, dict[str, Record]],
+    arms: Arms,
+    may_differ: Sequence[str],
+    anyway: bool,
+) -> Outcome:
+    before, after = baseline[1], candidate[1]
     found: list[Comparison] = []
-    every: list[tuple[Sample, Sample]] = []
+    tallies: list[Tally] = []
     faults: list[Fault] = [
         OneArm(f"{arms} on {task}", f"was measured for {arms.baseline if task in before else arms.candidate} alone")
         for task in dict.fromkeys([*before, *after])
@@ -203,19 +257,20 @@ def compare_arms(
             faults.append(Unlike(where, "were not measured alike: " + "; ".join(differing)))
             if not anyway:
                 continue
-        rows = [list(run.samples(record.cell.key)) for (run, _), record in ((baseline, one), (candidate, two))]
         try:
-            pairs = pair(rows[0], rows[1], f"{arms.candidate}/{task}", anyway)
+            rows = baseline[0].paired(one.cell.key, (candidate[0], two.cell.key))
+            pairs = pair(*rows, f"{arms.candidate}/{task}", anyway)
         except Refused as refused:
             faults += [Unlike(f.where, f.what, f.right) for f in refused.faults]
             continue
         noise = _same(one, two)
-        found.append(compare_pairs(task, (arms.baseline, arms.candidate), pairs, noise))
-        every += pairs
+        tally = Tally.of(pairs, task)
+        found.append(compare_tally(task, arms, tally, noise, examples=_examples(pairs)))
+        tallies.append(tally)
     if len(found) > 1:
         total = ALL if len(found) == len(before) else f"{len(found)} of {len(before)} tasks"
-        found.append(compare_pairs(total, (arms.baseline, arms.candidate), every, noise, total=True))
-    return found, faults
+        found.append(compare_tally(total, arms, Tally.total(tallies), noise, total=True))
+    return Outcome(found, [(type(f).__name__, f.where, f.what, f.right) for f in faults])
 
 
 def _same(one: Record, two: Record) -> bool:

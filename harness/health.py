@@ -9,9 +9,10 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import lru_cache
 
-from harness.record import Sample
+from harness.record import Row, Sample
 
 LOOPED_SHARE = 0.1
 """Above this share of answers that only repeat themselves, a Cell is degenerate."""
@@ -23,18 +24,25 @@ LOOP = re.compile(r"(.{1,20}?)\1{3,}", re.DOTALL)
 """A unit of up to 20 characters, four times or more."""
 
 
-def loops(sample: Sample) -> bool:
+Answers = Sequence[Sample] | Sequence[Row]
+
+
+def loops(sample: Sample | Row) -> bool:
     """Whether a response is one unit over and over, to its end, and not because that was the right answer."""
-    text = sample.response.strip()
+    return _loops(sample.response.strip(), sample.target.strip())
+
+
+@lru_cache(maxsize=1 << 16)
+def _loops(text: str, target: str) -> bool:
     found = LOOP.match(text)
-    if not found or text == sample.target.strip():
+    if not found or text == target:
         return False
     rest = text[found.end() :]
     # Cut by length, the last repetition is a part of the unit.
     return found[1].startswith(rest) and len(text) >= 4
 
 
-def looped(samples: Sequence[Sample]) -> float:
+def looped(samples: Answers) -> float:
     """The share of responses that only repeat themselves."""
     return sum(map(loops, samples)) / len(samples) if samples else 0.0
 
@@ -45,19 +53,9 @@ def commonest(texts: Sequence[str]) -> tuple[str, float]:
     return text, count / len(texts)
 
 
-def degenerate(samples: Sequence[Sample]) -> str | None:
+def degenerate(samples: Answers) -> str | None:
     """Why these answers are none, or None when they are: repeated units, or one answer for all documents."""
-    if not samples:
-        return None
-    share = looped(samples)
-    if share > LOOPED_SHARE:
-        example = next(s for s in samples if loops(s)).response.strip()[:20]
-        return f"{100 * share:.0f} % of the answers repeat themselves ({example!r})"
-    answer, share = commonest([s.answer.strip() for s in samples])
-    _, expected = commonest([s.target.strip() for s in samples])
-    if len(samples) >= FEW and share >= ONE_ANSWER and expected < ONE_ANSWER:
-        return f"{100 * share:.0f} % of the answers are one and the same ({answer[:20]!r})"
-    return None
+    return Tally.of(samples).degenerate()
 
 
 @dataclass(frozen=True)
@@ -70,11 +68,72 @@ class Health:
     """Why the answers are none; None when they are."""
 
 
-def health_of(samples: Sequence[Sample]) -> Health:
+@dataclass
+class Tally:
+    """Counts from which the Health of an arm follows. They add up over tasks, and an arm's follow from another's."""
+
+    n: int = 0
+    unparsed: int = 0
+    cut: int = 0
+    loops: Counter[str] = field(default_factory=Counter)
+    """How responses that only repeat themselves begin."""
+    answers: Counter[str] = field(default_factory=Counter)
+    targets: Counter[str] = field(default_factory=Counter)
+
+    @classmethod
+    def of(cls, samples: Answers) -> Tally:
+        """The counts of one arm."""
+        return cls(
+            n=len(samples),
+            unparsed=sum(not s.parsed for s in samples),
+            cut=sum(s.finish_reason == "length" for s in samples),
+            loops=Counter(s.response.strip()[:20] for s in samples if loops(s)),
+            answers=Counter(s.answer.strip() for s in samples),
+            targets=Counter(s.target.strip() for s in samples),
+        )
+
+    def replaced(self, old: Answers, new: Answers) -> Tally:
+        """The counts with the answers `new` in the place of `old`."""
+        found, less = Tally(self.n, self.unparsed, self.cut, *(Counter(c) for c in self._counters())), Tally.of(old)
+        more = Tally.of(new)
+        for mine, minus, plus in zip(found._counters(), less._counters(), more._counters(), strict=True):
+            mine.subtract(minus)
+            mine.update(plus)
+        found.unparsed, found.cut = found.unparsed - less.unparsed + more.unparsed, found.cut - less.cut + more.cut
+        return found
+
+    @classmethod
+    def total(cls, parts: Sequence[Tally]) -> Tally:
+        """The counts over several tasks, of each task's commonest answers and targets only: what is common to nearly all
+        documents is the commonest in some task."""
+        counters = []
+        for each in zip(*(part._counters() for part in parts), strict=True):
+            common = {text for counter in each for text, _ in counter.most_common(1)}
+            counters.append(Counter({text: sum(counter[text] for counter in each) for text in common}))
+        loops = sum((part.loops for part in parts), Counter[str]())
+        sums = (sum(part.n for part in parts), sum(part.unparsed for part in parts), sum(part.cut for part in parts))
+        return cls(*sums, loops, *counters[1:])
+
+    def _counters(self) -> tuple[Counter[str], Counter[str], Counter[str]]:
+        return self.loops, self.answers, self.targets
+
+    def degenerate(self) -> str | None:
+        """See `degenerate`."""
+        repeated = self.loops.total()
+        if self.n and repeated / self.n > LOOPED_SHARE:
+            return f"{100 * repeated / self.n:.0f} % of the answers repeat themselves ({self.loops.most_common(1)[0][0]!r})"
+        if self.n < FEW:
+            return None
+        (answer, count), expected = self.answers.most_common(1)[0], self.targets.most_common(1)[0][1]
+        if count / self.n >= ONE_ANSWER and expected / self.n < ONE_ANSWER:
+            return f"{100 * count / self.n:.0f} % of the answers are one and the same ({answer[:20]!r})"
+        return None
+
+    def health(self) -> Health:
+        """The shares; the arm must not be empty."""
+        return Health(self.unparsed / self.n, self.cut / self.n, self.degenerate())
+
+
+def health_of(samples: Answers) -> Health:
     """The health of one arm; samples must not be empty."""
-    n = len(samples)
-    return Health(
-        unparsed=sum(not s.parsed for s in samples) / n,
-        cut_by_length=sum(s.finish_reason == "length" for s in samples) / n,
-        degenerate=degenerate(samples),
-    )
+    return Tally.of(samples).health()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -56,18 +57,32 @@ def paired_bootstrap(
     before, after = np.asarray(baseline, float), np.asarray(candidate, float)
     if before.shape != after.shape or before.ndim != 1 or before.size == 0:
         raise ValueError(f"paired scores need one non-empty shape, got {before.shape} and {after.shape}")
-    rows = np.stack([before, after, np.ones_like(before)], axis=1)
-    if clusters is not None:
-        _, index = np.unique(np.asarray(clusters), return_inverse=True)
-        rows = np.stack([np.bincount(index, weights=column) for column in rows.T], axis=1)
-    kinds, counts = np.unique(rows, axis=0, return_counts=True)
-    sums = _draw(kinds, counts, resamples, seed)
+    drawn: dict[Any, tuple[float, float, int]] = {}
+    for name, a, b in zip(
+        clusters if clusters is not None else range(before.size), before.tolist(), after.tolist(), strict=True
+    ):
+        x, y, count = drawn.get(name, (0.0, 0.0, 0))
+        drawn[name] = x + a, y + b, count + 1
+    return bootstrap(Counter(drawn.values()), resamples, level, seed)
+
+
+def bootstrap(
+    kinds: Mapping[tuple[float, float, int], int], resamples: int = 10_000, level: float = 0.95, seed: int = 0
+) -> tuple[Interval, Interval]:
+    """`paired_bootstrap` of documents, or clusters, that were counted already.
+
+    kinds: how often each (sum of the baseline's scores, sum of the candidate's, documents) occurs.
+    """
+    ordered = sorted(kinds.items())
+    rows, counts = np.array([kind for kind, _ in ordered], float), np.array([count for _, count in ordered])
+    sums = _draw(rows, counts, resamples, seed)
+    whole = counts @ rows
     difference = (sums[:, 1] - sums[:, 0]) / sums[:, 2]
     with np.errstate(divide="ignore", invalid="ignore"):
         recovery = sums[:, 1] / sums[:, 0]
-        point = after.sum() / before.sum() if before.sum() else float("nan")
+        point = whole[1] / whole[0] if whole[0] else float("nan")
     return (
-        _percentiles(difference, float(after.mean() - before.mean()), level),
+        _percentiles(difference, float((whole[1] - whole[0]) / whole[2]), level),
         _percentiles(recovery[np.isfinite(recovery)], float(point), level),
     )
 

@@ -12,16 +12,19 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
+import msgspec
 from pydantic import ValidationError
 
 from harness import files
 from harness.errors import Fault, Refused
-from harness.record import Noun, Record, Sample
+from harness.record import Noun, Record, Row, Sample
 
-Row = TypeVar("Row", bound=Noun)
+Kind = TypeVar("Kind", bound=Noun)
+_row = msgspec.json.Decoder(Row)
 
 
 class RunFolder:
@@ -29,6 +32,7 @@ class RunFolder:
 
     def __init__(self, path: Path):
         self.path = path
+        self._known: dict[str, tuple[tuple[int, ...], Record | None]] = {}
 
     @classmethod
     def existing(cls, path: Path) -> RunFolder:
@@ -64,7 +68,20 @@ class RunFolder:
         files.write_json(self.path / "run.json", facts)
 
     def record(self, key: str) -> Record | None:
-        """The Record of a Cell; None when there is none, none that this version can read, or when samples are missing."""
+        """The Record of a Cell; None when there is none, none that this version can read, or when samples are missing.
+
+        Read once, and again when its file or its samples have changed.
+        """
+        state = self.state(key)
+        if self._known.get(key, (None,))[0] != state:
+            self._known[key] = state, self._record(key)
+        return self._known[key][1]
+
+    def state(self, key: str) -> tuple[int, ...]:
+        """What changes when a Cell's Record or samples are written anew."""
+        return (*_state(self.path / "records" / f"{key}.json"), *_state(self.samples_path(key)))
+
+    def _record(self, key: str) -> Record | None:
         try:
             record = Record.model_validate_json((self.path / "records" / f"{key}.json").read_bytes())
             if record.samples and self.samples_path(key).read_bytes().count(b"\n") != record.samples:
@@ -97,13 +114,23 @@ class RunFolder:
         """An accuracy Cell's samples, one at a time; none when it has no file."""
         return self.rows(key, Sample)
 
-    def rows(self, key: str, kind: type[Row]) -> Iterator[Row]:
+    def rows(self, key: str, kind: type[Kind]) -> Iterator[Kind]:
         """A Cell's rows of whatever kind, one at a time; none when it has no file."""
         path = self.samples_path(key)
         if path.is_file():
             with path.open(encoding="utf-8") as file:
                 for line in file:
                     yield kind.model_validate_json(line)
+
+    def paired(self, key: str, other: tuple[RunFolder, str]) -> tuple[list[Row], list[Row]]:
+        """The rows of two accuracy Cells, one here and one in `other`; those whose lines are equal are one and the same object.
+
+        A quantized model answers most questions as before, so most lines of the second file need not be read anew. Raises
+        Refused for a line that is no Sample.
+        """
+        first, known = _parsed(self.samples_path(key), self.state(key))
+        path = other[0].samples_path(other[1])
+        return first, [known.get(line) or _decoded(line, path) for line in path.read_bytes().splitlines()]
 
     def faults(self) -> list[Fault]:
         """What forbids writing a Run here: a file in the way, or a folder that holds something else."""
@@ -125,3 +152,27 @@ class RunFolder:
             number += 1
         os.rename(self.path, aside)
         return aside
+
+
+def _state(path: Path) -> tuple[int, ...]:
+    """What changes when a file is written anew; empty when it is not there."""
+    try:
+        found = path.stat()
+    except OSError:
+        return ()
+    return found.st_mtime_ns, found.st_size, found.st_ino
+
+
+def _decoded(line: bytes, path: Path) -> Row:
+    try:
+        return _row.decode(line)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise Refused(Fault(str(path), f"holds a line that is no Sample: {error}")) from None
+
+
+@lru_cache(maxsize=32)
+def _parsed(path: Path, state: tuple[int, ...]) -> tuple[list[Row], dict[bytes, Row]]:
+    """A baseline's rows, kept while its candidates are compared with it, in order and by line. state: see RunFolder.state."""
+    lines = path.read_bytes().splitlines()
+    known = {line: _decoded(line, path) for line in lines}
+    return [known[line] for line in lines], known
