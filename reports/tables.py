@@ -238,7 +238,7 @@ def storage(facts: dict[str, Any]) -> Table:
             rows.append(
                 {
                     "variant": name,
-                    "weights": f"{NOT_MEASURED} (not built)",
+                    "weights": f"{NOT_MEASURED} ({'imported' if variant.get('origin') == 'imported' else 'not built'})",
                     "safetensors files": NOT_MEASURED,
                     "whole folder": NOT_MEASURED,
                     "of the baseline": NOT_MEASURED,
