@@ -80,8 +80,9 @@ class Comparison:
 
     def questions_needed(self, min_recovery: float) -> int | None:
         """How many questions show with 80 % power that a candidate without loss recovers `min_recovery`; None if unknown."""
-        margin, discordant = (1 - min_recovery) * self.baseline_score, (self.lost + self.gained) / self.n
-        return stats.questions_for_noninferiority(margin, discordant) if margin > 0 and discordant > 0 else None
+        # One pair lost and one gained are added, as for the interval: that none was seen does not mean there are none.
+        margin, discordant = (1 - min_recovery) * self.baseline_score, (self.lost + self.gained + 2) / (self.n + 2)
+        return stats.questions_for_noninferiority(margin, discordant) if margin > 0 else None
 
 
 def unlike(baseline: Record, candidate: Record, may_differ: Sequence[str] = ARM_FIELDS) -> list[str]:
@@ -126,11 +127,19 @@ def pair(
 def compare_pairs(
     task: str, names: tuple[str, str], pairs: Sequence[tuple[Sample, Sample]], noise: bool = False, total: bool = False
 ) -> Comparison:
-    """The Comparison of paired samples. Documents that share their pictures are resampled together."""
+    """The Comparison of paired samples. Documents that share their pictures are resampled together.
+
+    Where few answers changed the adjusted interval is the wider one: five equal answers show nothing.
+    """
     before, after = [a.score for a, _ in pairs], [b.score for _, b in pairs]
     pictures = [a.image_hash or f"document {number}" for number, (a, _) in enumerate(pairs)]
     groups = len(set(pictures))
     difference, recovery = stats.paired_bootstrap(before, after, clusters=pictures if groups < len(pairs) else None)
+    adjusted = stats.adjusted_difference([b - a for a, b in zip(before, after, strict=True)])
+    difference, score = stats.wider(difference, adjusted), sum(before) / len(pairs)
+    if score:
+        bounds = (1 + bound / score for bound in (adjusted.value, adjusted.low, adjusted.high))
+        recovery = stats.wider(recovery, stats.Interval(*bounds))
     lost = sum(a > b for a, b in zip(before, after, strict=True))
     gained = sum(a < b for a, b in zip(before, after, strict=True))
     n = len(pairs)
@@ -139,7 +148,7 @@ def compare_pairs(
         baseline=names[0],
         candidate=names[1],
         n=n,
-        baseline_score=sum(before) / n,
+        baseline_score=score,
         candidate_score=sum(after) / n,
         difference=difference,
         recovery=recovery,

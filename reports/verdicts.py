@@ -9,8 +9,6 @@ import pandas as pd
 from harness.gate import Verdict, outcome
 from reports.tables import NOT_MEASURED, Table
 
-COUNTED = {True: "", False: " (not required)"}
-
 
 def shown(verdict: Verdict) -> str:
     """What was measured, with its interval, in the unit of its kind."""
@@ -43,7 +41,7 @@ def table(verdicts: Sequence[Verdict], crossings: Iterable[str] = ()) -> Table:
             "what": " ".join(filter(None, (f"{v.kind}/{v.place}", v.metric))),
             "measured": shown(v),
             "required": limit(v),
-            "verdict": v.outcome + COUNTED[v.required],
+            "verdict": v.outcome + ("" if v.required or v.outcome == "fail" else " (not required)"),
             "why": v.reason,
         }
         for v in verdicts
