@@ -1,7 +1,7 @@
 """The verbs. No logic here: each reads its arguments, calls the module that does the work, prints, returns the status.
 
-Exit status: 0 done; 1 a Cell or a build failed; 2 refused before any work; 130 interrupted. Heavy imports stand inside
-the verbs, so that --help answers at once.
+Exit status: 0 done; 1 a Cell, a build or a gate failed; 2 refused before any work; 3 a gate is inconclusive or blocked; 130
+interrupted. Heavy imports stand inside the verbs, so that --help answers at once.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from harness import __version__
+from harness import __version__, cli_judge
 from harness.errors import CellFailed, Fault, Refused
 
 
@@ -42,7 +42,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m harness",
         description="Measure what quantizing a vision-language model cost and won.",
-        epilog="Exit status: 0 done, 1 a Cell failed, 2 refused before any work, 130 interrupted.",
+        epilog="Exit status: 0 done, 1 a Cell or a gate failed, 2 refused before any work, 3 a gate is inconclusive or "
+        "blocked, 130 interrupted.",
     )
     parser.add_argument("--version", action="version", version=f"harness {__version__}")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
@@ -104,6 +105,8 @@ def _parser() -> argparse.ArgumentParser:
     shape.add_argument("name", help="for example qwen3_vl_8b")
     shape.add_argument("--output", type=Path, help="the folder (default: models/shapes/NAME)")
     shape.set_defaults(do=_shape)
+
+    cli_judge.add(verbs)
 
     schema = verbs.add_parser("schema", help="the suite's JSON Schema, for editors")
     schema.set_defaults(do=_schema)

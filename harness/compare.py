@@ -105,8 +105,9 @@ class Comparison:
 
     def questions_needed(self, min_recovery: float) -> int | None:
         """How many questions show with 80 % power that a candidate without loss recovers `min_recovery`; None if unknown."""
-        margin, discordant = (1 - min_recovery) * self.baseline_score, (self.lost + self.gained) / self.n
-        return stats.questions_for_noninferiority(margin, discordant) if margin > 0 and discordant > 0 else None
+        # One pair lost and one gained are added, as for the interval: that none was seen does not mean there are none.
+        margin, discordant = (1 - min_recovery) * self.baseline_score, (self.lost + self.gained + 2) / (self.n + 2)
+        return stats.questions_for_noninferiority(margin, discordant) if margin > 0 else None
 
 
 def unlike(baseline: Record, candidate: Record, may_differ: Sequence[str] = ARM_FIELDS) -> list[str]:
@@ -135,16 +136,25 @@ def _examples(pairs: Pairs[Sampled]) -> tuple[Lost, ...]:
 
 
 def compare_tally(task: str, arms: Arms, tally: Tally, noise: bool = False, **more: Any) -> Comparison:
-    """The Comparison that follows from counts."""
+    """The Comparison that follows from counts.
+
+    Where few answers changed the adjusted interval is the wider one: five equal answers show nothing.
+    """
     kinds, n, groups = Counter(tally.pictures.values()), tally.n, len(tally.pictures)
+    before, after = (sum(kind[arm] * count for kind, count in kinds.items()) / n for arm in (0, 1))
     difference, recovery = stats.bootstrap(kinds)
+    adjusted = stats.adjusted((after - before) * n, tally.squares, n)
+    difference = stats.wider(difference, adjusted)
+    if before:
+        bounds = (1 + bound / before for bound in (adjusted.value, adjusted.low, adjusted.high))
+        recovery = stats.wider(recovery, stats.Interval(*bounds))
     return Comparison(
         task=task,
         baseline=arms.baseline,
         candidate=arms.candidate,
         n=n,
-        baseline_score=sum(kind[0] * count for kind, count in kinds.items()) / n,
-        candidate_score=sum(kind[1] * count for kind, count in kinds.items()) / n,
+        baseline_score=before,
+        candidate_score=after,
         difference=difference,
         recovery=recovery,
         lost=tally.lost,

@@ -45,6 +45,8 @@ class Tally:
     lost: int = 0
     gained: int = 0
     flips: int = 0
+    squares: float = 0.0
+    """Sum of the squared differences in score."""
     pictures: dict[str, tuple[float, float, int]] = field(default_factory=dict)
     """For each set of pictures (or document without): the sums of both arms' scores, and how many documents show it."""
     baseline: health.Tally = field(default_factory=health.Tally)
@@ -65,6 +67,7 @@ class Tally:
             lost=sum(a.score > b.score for a, b in changed),
             gained=sum(a.score < b.score for a, b in changed),
             flips=sum(a.answer != b.answer for a, b in changed),
+            squares=sum((b.score - a.score) ** 2 for a, b in changed),
             pictures=pictures,
             baseline=baseline,
             candidate=baseline.replaced([a for a, _ in changed], [b for _, b in changed]),
@@ -84,6 +87,7 @@ class Tally:
             lost=sum(part.lost for part in parts),
             gained=sum(part.gained for part in parts),
             flips=sum(part.flips for part in parts),
+            squares=sum(part.squares for part in parts),
             pictures=pictures,
             baseline=health.Tally.total([part.baseline for part in parts]),
             candidate=health.Tally.total([part.candidate for part in parts]),

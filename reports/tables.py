@@ -136,7 +136,10 @@ def accuracy(comparisons: Iterable[Comparison], faults: Iterable[Fault], baselin
         )
         notes += _accuracy_notes(c)
     if rows:
-        notes.append("Intervals: 95 %, paired bootstrap by question. p: McNemar's exact test of lost against gained.")
+        notes.append(
+            "Intervals: 95 %, paired bootstrap by question, and no narrower than the adjusted Wald interval, which holds where "
+            "few answers changed. p: McNemar's exact test of lost against gained."
+        )
     if floor:
         notes.append("Noise floor: the baseline asked once more, against itself.")
     notes += [f"Not compared: {fault}" for fault in faults]
@@ -238,7 +241,7 @@ def storage(facts: dict[str, Any]) -> Table:
             rows.append(
                 {
                     "variant": name,
-                    "weights": f"{NOT_MEASURED} (not built)",
+                    "weights": f"{NOT_MEASURED} ({'imported' if variant.get('origin') == 'imported' else 'not built'})",
                     "safetensors files": NOT_MEASURED,
                     "whole folder": NOT_MEASURED,
                     "of the baseline": NOT_MEASURED,

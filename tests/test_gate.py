@@ -27,7 +27,14 @@ def lines(verdicts) -> list[tuple[str, str]]:
 
 @pytest.mark.parametrize(
     ("n", "lost", "gained", "word", "status"),
-    [(900, 6, 6, "pass", 0), (900, 45, 0, "fail", 1), (900, 15, 0, "inconclusive", 3), (60, 1, 1, "inconclusive", 3)],
+    [
+        (900, 6, 6, "pass", 0),
+        (900, 45, 0, "fail", 1),
+        (900, 15, 0, "inconclusive", 3),
+        (60, 1, 1, "inconclusive", 3),
+        (5, 0, 0, "inconclusive", 3),
+        (900, 0, 0, "pass", 0),
+    ],
 )
 def test_accuracy_is_non_inferiority(tmp_path, n, lost, gained, word, status):
     verdicts = gate.judge(accuracy_run(tmp_path / "r", n, lost, gained), POLICY)
@@ -38,7 +45,7 @@ def test_accuracy_is_non_inferiority(tmp_path, n, lost, gained, word, status):
 def test_no_loss_shown_with_few_questions_is_no_pass_and_says_how_many_it_would_take(tmp_path):
     (verdict,) = gate.judge(accuracy_run(tmp_path / "r", 100, 2, 2), POLICY)
     assert verdict.outcome == "inconclusive"
-    assert "100 questions are too few, about 818 show it with 80 % power" in verdict.reason
+    assert "100 questions are too few, about 1,202 show it with 80 % power" in verdict.reason
 
 
 def test_the_total_counts_and_a_task_alone_only_when_more_is_shown_to_be_lost(tmp_path):

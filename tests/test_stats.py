@@ -145,3 +145,22 @@ def test_that_many_questions_show_that_nothing_was_lost():
     for bad in ((0, 0.1), (0.1, 0)):
         with pytest.raises(ValueError):
             stats.questions_for_noninferiority(*bad)
+
+
+def test_pairs_that_all_agree_leave_room_for_those_that_do_not():
+    """The adjusted interval is the published one, and covers where the bootstrap has no width."""
+    lost, gained, n = 3, 1, 80
+    p12, p21 = (gained + 1) / (n + 2), (lost + 1) / (n + 2)
+    half = 1.959964 * math.sqrt((p12 + p21 - (p12 - p21) ** 2) / (n + 2))
+    found = stats.adjusted_difference([-1] * lost + [1] * gained + [0] * (n - lost - gained))
+    assert (found.low, found.high) == pytest.approx((p12 - p21 - half, p12 - p21 + half))
+    none = stats.adjusted_difference([0] * 100)
+    assert none.low == pytest.approx(-none.high) and 0.02 < none.high < 0.035
+    rng = np.random.default_rng(0)
+    kinds = rng.multinomial(100, [0.98, 0.015, 0.005], size=2000)
+    covered = 0
+    for same, down, up in kinds:
+        one = stats.adjusted_difference(np.repeat([0, -1, 1], [same, down, up]))
+        covered += one.low <= -0.01 <= one.high
+    assert covered / 2000 > 0.94
+    assert stats.wider(stats.Interval(0, -1, 1), stats.Interval(5, -2, 0)) == stats.Interval(0, -2, 1)
