@@ -14,7 +14,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from harness import __version__, cli_judge
+from harness import __version__, cli_judge, cli_report
 from harness.errors import CellFailed, Fault, Refused
 
 
@@ -92,10 +92,7 @@ def _parser() -> argparse.ArgumentParser:
     fetch.add_argument("--output", type=Path, help="the folder (default: models/OWNER/NAME or data/OWNER/NAME)")
     fetch.set_defaults(do=_fetch)
 
-    report = verbs.add_parser("report", help="the tables of a Run")
-    report.add_argument("run", type=Path, help="a Run's folder, for example results/vl_accuracy")
-    report.add_argument("--markdown", action="store_true", help="print Markdown")
-    report.set_defaults(do=_report)
+    cli_report.add(verbs)
 
     tune = verbs.add_parser("tune", help="which engine settings of the suite's settings axis won, and by how much")
     _suite_arguments(tune)
@@ -154,7 +151,7 @@ def _suite_and_folder(given: argparse.Namespace):  # type: ignore[no-untyped-def
 def _run(given: argparse.Namespace) -> int:
     from rich.console import Console
 
-    from harness import files
+    from harness import exhibits, files
     from harness.progress import Reporter
     from harness.run import run_suite
     from reports import tables
@@ -162,9 +159,11 @@ def _run(given: argparse.Namespace) -> int:
     suite, folder = _suite_and_folder(given)
     with Reporter() as report:
         _, failures = run_suite(suite, folder, given.checkpoints, report, given.only, given.fresh)
+        report.stage("keeping the questions that were lost")
+        exhibits.keep(folder, report.line)
     tables.show(folder, Console())
     files.write_text(folder.path / "report.md", tables.markdown(folder))
-    print(f"\nRecords and report: {folder.path}", file=sys.stderr)
+    print(f"\nRecords and report: {folder.path}; the page: python -m harness report {folder.path} --html", file=sys.stderr)
     for failure in failures:
         print(f"failed: {failure}", file=sys.stderr)
     return 1 if failures else 0
@@ -239,20 +238,6 @@ def _fetch(given: argparse.Namespace) -> int:
     with Reporter() as report:
         folder = fetch(given.kind, given.name, given.source, given.revision, given.output, report)
     print(folder)
-    return 0
-
-
-def _report(given: argparse.Namespace) -> int:
-    from rich.console import Console
-
-    from harness.store import RunFolder
-    from reports import tables
-
-    run = RunFolder.existing(given.run)
-    if given.markdown:
-        print(tables.markdown(run))
-    else:
-        tables.show(run, Console())
     return 0
 
 

@@ -123,6 +123,22 @@ class Sample(Noun):
     completion_tokens: int
 
 
+class Question(Noun):
+    """A document as people see it, kept for the ones that a report shows: its text and its pictures."""
+
+    task: str
+    doc_id: str
+    image_hash: str
+    """As in Sample: the pictures are those that were sent, or there are none here."""
+    text: str | None = None
+    images: list[str] = []
+    """Files under the Run's images/, in the order they were shown."""
+    reduced: bool = False
+    """Whether the files are smaller or coarser than what was sent."""
+    reason: str | None = None
+    """Why text or pictures are missing."""
+
+
 class Row(msgspec.Struct, gc=False):
     """What of a Sample a comparison looks at, read a dozen times as fast: a Run holds millions."""
 

@@ -3,12 +3,15 @@
 results/NAME/run.json            the suite as it was resolved, the variants' facts, the keys of the Cells planned last
 results/NAME/records/KEY.json    one Record
 results/NAME/samples/KEY.jsonl   its samples
+results/NAME/questions.jsonl     the questions that a report shows, with their text
+results/NAME/images/HASH-N.png   their pictures (or .jpg), by the hash of the pixels that were sent
 results/NAME/logs/               what the engines and builds printed
 results/NAME/report.md           the tables
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Iterable, Iterator
@@ -21,7 +24,7 @@ from pydantic import ValidationError
 
 from harness import files
 from harness.errors import Fault, Refused
-from harness.record import Noun, Record, Row, Sample
+from harness.record import Noun, Question, Record, Row, Sample
 
 Kind = TypeVar("Kind", bound=Noun)
 _row = msgspec.json.Decoder(Row)
@@ -122,6 +125,25 @@ class RunFolder:
                 for line in file:
                     yield kind.model_validate_json(line)
 
+    def questions(self) -> dict[tuple[str, str], Question]:
+        """The questions kept for people to look at, by task and document; a line that this version cannot read is left out."""
+        found = {}
+        with contextlib.suppress(OSError, UnicodeDecodeError):
+            for line in (self.path / "questions.jsonl").read_text(encoding="utf-8").splitlines():
+                with contextlib.suppress(ValidationError):
+                    question = Question.model_validate_json(line)
+                    found[question.task, question.doc_id] = question
+        return found
+
+    def keep_questions(self, questions: Iterable[Question]) -> None:
+        """Replace them. Their images are written before, with `image_path`."""
+        lines = "".join(question.model_dump_json() + "\n" for question in questions)
+        files.write_text(self.path / "questions.jsonl", lines)
+
+    def image_path(self, name: str) -> Path:
+        """Where a picture lies. `name` comes from a file, so only its last part counts."""
+        return self.path / "images" / Path(name).name
+
     def paired(self, key: str, other: tuple[RunFolder, str]) -> tuple[list[Row], list[Row]]:
         """The rows of two accuracy Cells, one here and one in `other`; those whose lines are equal are one and the same object.
 
@@ -137,7 +159,15 @@ class RunFolder:
         if self.path.exists() and not self.path.is_dir():
             return [Fault(str(self.path), "is a file", "name another folder with --output")]
         if self.path.is_dir() and any(self.path.iterdir()) and not (self.path / "run.json").is_file():
-            strange = {p.name for p in self.path.iterdir()} - {"logs", "records", "samples", "report.md"}
+            strange = {p.name for p in self.path.iterdir()} - {
+                "logs",
+                "records",
+                "samples",
+                "images",
+                "questions.jsonl",
+                "report.md",
+                "report.html",
+            }
             if strange:
                 what = f"is no Run and holds other files ({sorted(strange)[0]})"
                 return [Fault(str(self.path), what, "name another folder with --output")]

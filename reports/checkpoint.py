@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 from rich.console import Console
 
-from reports.tables import PARTS, Table, gib
+from reports.table import PARTS, Table, gib
 
 if TYPE_CHECKING:
     from quantize.verify import Report

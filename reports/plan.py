@@ -9,7 +9,7 @@ from rich.console import Console
 
 from harness import files
 from harness.store import RunFolder
-from reports.tables import Table, gib
+from reports.table import Table, gib
 
 if TYPE_CHECKING:
     from harness.plan import Plan, PlannedVariant

@@ -13,7 +13,7 @@ from harness.compare_speed import SpeedComparison, crossovers
 from harness.errors import Fault
 from harness.record import Metric, Record, cell_label
 from harness.tune import Winner
-from reports.tables import NOT_MEASURED, Table
+from reports.table import NOT_MEASURED, Table
 
 WORKLOADS = ("latency", "throughput")
 HEADLINE = ("output_throughput", "request_goodput", "mean_ttft_ms", "mean_tpot_ms", "mean_e2el_ms", "energy_per_output_token_j")

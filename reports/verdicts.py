@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 import pandas as pd
 
 from harness.gate import Verdict, outcome
-from reports.tables import NOT_MEASURED, Table
+from reports.table import NOT_MEASURED, Table
 
 
 def shown(verdict: Verdict) -> str:

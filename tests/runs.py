@@ -92,7 +92,9 @@ def full_run(path: Path, tasks: tuple[str, ...] = ("charts", "text"), n: int = 6
         for task in tasks:
             made = record(name, f"{name}-{task}", task, checkpoint=variants[name]["content"])
             wrong = set(range(50, 50 + 4)) | {i for i in range(number * 3)}
-            keys.append(folder.add(made.model_copy(update=more), answers(n, wrong, task)).cell.key)
+            score = Metric(value=1 - len(wrong) / n, unit="share", n=n, stderr=0.03)
+            made = made.model_copy(update={"metrics": {"score": score}, **more})
+            keys.append(folder.add(made, answers(n, wrong, task)).cell.key)
         for concurrency in (1, 8, 32):
             for trial in (1, 2, 3):
                 keys.append(folder.add(speed_record(name, "image512", concurrency, trial, factor, **more)).cell.key)
@@ -117,7 +119,9 @@ def big_run(path: Path, variants: int, tasks: int, samples: int, changed: float 
             own = list(lines)
             for i in range(samples) if v else ():
                 if draw.random() < changed:
-                    own[i] = sample(f"{t}-{i}", float(draw.random() < 0.7), f"other {v}", target=f"answer {i}").model_dump_json()
+                    own[i] = sample(
+                        f"{t}-{i}", float(draw.random() < 0.7), f"other {v}", target=f"answer {i}"
+                    ).model_dump_json()
             key = f"{v}-{t}"
             folder.samples_path(key).write_text("\n".join(own) + "\n", encoding="utf-8")
             made = record(name, key, f"task{t}", checkpoint=name)

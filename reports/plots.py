@@ -1,0 +1,16 @@
+"""The plots of a Run, in the order they are shown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from reports.plot import Plot
+from reports.plots_accuracy import changes, forest, heat
+from reports.plots_speed import memory, pareto, tradeoff
+from reports.source import Source
+
+
+def plots(source: Source) -> Iterator[Plot]:
+    """All plots that the Run has figures for. A new plot is one function and one entry here."""
+    for make in (forest, tradeoff, memory, pareto, heat, changes):
+        yield from make(source)

@@ -1,0 +1,95 @@
+"""A Run read once: what every table, plot and page is made from."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from harness.compare import Comparison, compare_run
+from harness.compare_speed import SpeedComparison, compare_speed
+from harness.compare_tokens import Divergence, compare_divergence
+from harness.errors import Fault, Refused
+from harness.record import Record
+from harness.store import RunFolder
+
+
+@dataclass
+class Source:
+    """The facts of run.json, the Records, and what their comparisons gave."""
+
+    run: RunFolder
+    facts: dict[str, Any]
+    records: list[Record]
+    accuracy: list[Comparison] = field(default_factory=list)
+    divergence: list[Divergence] = field(default_factory=list)
+    speed: list[SpeedComparison] = field(default_factory=list)
+    faults: dict[str, list[Fault]] = field(default_factory=lambda: defaultdict(list))
+    """What could not be compared, by kind: accuracy, divergence, speed."""
+
+    @classmethod
+    def of(cls, run: RunFolder) -> Source:
+        """Read everything; raises Refused when there is no Run, or when its run.json is none."""
+        facts = run.read()
+        if not facts or not isinstance(facts["variants"], dict) or not isinstance(facts["suite"], dict):
+            raise Refused(Fault(str(run.path), "is no Run: its run.json does not name its variants and its suite"))
+        source = cls(run, facts, list(run.records()))
+        for kind, compare in (("accuracy", compare_run), ("divergence", compare_divergence), ("speed", compare_speed)):
+            found, source.faults[kind] = compare(run, source.baseline)
+            setattr(source, kind, found)
+        return source
+
+    @property
+    def baseline(self) -> str:
+        """The variant that the others are compared with."""
+        return str(self.facts["baseline"])
+
+    @property
+    def name(self) -> str:
+        """The suite's name."""
+        return str(self.facts["suite"].get("name", self.run.path.name))
+
+    @property
+    def model(self) -> str:
+        """The model as the suite names it."""
+        model = self.facts["suite"].get("model", "unknown")
+        return model if isinstance(model, str) else f"shape {model.get('shape')}"
+
+    @cached_property
+    def variants(self) -> list[str]:
+        """Every variant of the suite or the Records, the baseline first."""
+        names = [self.baseline, *self.facts["variants"], *(r.cell.variant for r in self.records)]
+        return list(dict.fromkeys(name for name in names if name in self.facts["variants"] or self._measured(name)))
+
+    def _measured(self, name: str) -> bool:
+        return any(r.cell.variant == name for r in self.records)
+
+    @property
+    def random_weights(self) -> bool:
+        """Whether any Record is of a model that was never trained."""
+        return any(r.random_weights for r in self.records)
+
+    def of_workload(self, workloads: Iterable[str], variant: str | None = None, done: bool = True) -> list[Record]:
+        """The Records of some workloads; finished ones only, unless told otherwise."""
+        names = set(workloads)
+        return [
+            r
+            for r in self.records
+            if r.cell.workload in names and (variant in (None, r.cell.variant)) and (r.status == "done" or not done)
+        ]
+
+    def overall(self, variant: str) -> Comparison | None:
+        """A candidate's comparison over all its tasks: the total, or the only task's."""
+        mine = [c for c in self.accuracy if c.candidate == variant]
+        return next((c for c in mine if c.total), mine[0] if len(mine) == 1 else None)
+
+    def unfinished(self, variant: str | None = None, workloads: Iterable[str] = ()) -> list[Record]:
+        """Cells that failed or are invalid."""
+        names = set(workloads)
+        return [
+            r
+            for r in self.records
+            if r.status != "done" and variant in (None, r.cell.variant) and (not names or r.cell.workload in names)
+        ]
