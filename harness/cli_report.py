@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from harness.errors import Fault, Refused
+
 
 def add(verbs: Any) -> None:
     """Add the parsers to the command's verbs."""
@@ -43,6 +45,8 @@ def _report(given: argparse.Namespace) -> int:
     if given.html is None:
         return _print(given, run)
     path = run.path / "report.html" if given.html == Path() else given.html
+    if path.is_dir():
+        raise Refused(Fault("--html", f"{path} is a folder", "name a file"))
     files.write_text(path, html.page(run, given.lang))
     print(path)
     return 0

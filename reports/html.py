@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+import pandas as pd
 import yaml
 from markupsafe import Markup, escape
 
@@ -27,6 +28,8 @@ SHOWN = 120
 """Lost questions on the page, at most."""
 IMAGE_BYTES = 2_500_000
 """Pictures on the page, at most, before they are encoded."""
+ANSWERS = 8
+"""Candidates whose answers stand under one question, at most."""
 CARDS = 4
 """Up to so many candidates get a card of their own on top."""
 TYPES = {".png": "image/png", ".jpg": "image/jpeg"}
@@ -44,7 +47,8 @@ def page(run: RunFolder, language: str = "en") -> str:
     )
     environment.filters["script"] = _script
     drawn = list(plots(source))
-    made = tables.of(source)
+    made = {table.title: table for table in tables.of(source)}
+    total = made.pop("Summary", None) or Table("Summary", pd.DataFrame())
     lost = list(_lost(source))
     return environment.get_template("page.html").render(
         t=words.say,
@@ -52,8 +56,8 @@ def page(run: RunFolder, language: str = "en") -> str:
         source=source,
         random=RANDOM if source.random_weights else None,
         cards=_cards(source) if len(source.variants) <= CARDS + 1 else [],
-        summary=words.table(made[0]),
-        tables=[words.table(table) for table in made[1:]],
+        summary=words.table(total),
+        tables=[words.table(table) for table in made.values()],
         plots=[(plot, words.table(plot.table()), _spec(plot.spec, words)) for plot in drawn],
         lost=lost,
         lost_total=sum(c.lost for c in source.accuracy if not c.total and not c.noise),
@@ -98,9 +102,9 @@ class Card:
 
 
 def _cards(source: Source) -> list[Card]:
-    found = summary.lines(source)
-    base, made = found[0], []
-    for line in found[1:]:
+    base, *candidates = summary.lines(source) or [summary.Line("")]
+    made = []
+    for line in candidates:
         facts = []
         big, unit, verdict = "N/A", "", ""
         if line.recovery is not None and line.comparison is not None and not source.random_weights:
@@ -146,7 +150,7 @@ def _lost(source: Source) -> Any:
             question = None
         images, note = _images(source.run, question, left)
         left -= sum(map(len, images)) * 3 // 4
-        answers = [(name, answer, _marked(answer, document.before)) for name, answer in document.answers.items()]
+        answers = [(name, answer, _marked(answer, document.before)) for name, answer in document.answers.items()][:ANSWERS]
         yield Exhibit(document, question.text if question else None, images, note, answers)
 
 
@@ -183,8 +187,6 @@ def _marked(answer: str, right: str) -> Markup:
 
 def provenance(source: Source) -> Table:
     """Where the figures come from: device, versions, commits, times, checkpoints."""
-    import pandas as pd
-
     records = source.records
     identities = [r.provenance.identity for r in records]
     commits = {

@@ -55,6 +55,7 @@ def forest(source: Source) -> Iterator[Plot]:
     place = {"y": y} | ({} if many else {"yOffset": {"field": "variant", "type": "nominal", "sort": names}})
     colour = {"value": PALETTE[1]} if many else variant_colour(source, names)
     x = {"field": "recovery", "type": "quantitative", "scale": {"zero": False}, "title": "recovery %"}
+    x |= {"axis": {"orient": "top" if many else "bottom"}}
     bold = {"condition": {"test": "datum.total", "value": 4}, "value": 2}
     layers = [
         {"mark": {"type": "rule", "strokeDash": [4, 4], "color": GREYED}, "encoding": {"x": {"datum": 100}}},
@@ -88,7 +89,7 @@ def heat(source: Source) -> Iterator[Plot]:
     rows: Rows = []
     for line in lines(source):
         made = (source.facts["variants"].get(line.name) or {}).get("recipe") or {}
-        if line.recovery is None or made.get("group_size") is None or not made.get("observer"):
+        if source.random_weights or line.recovery is None or made.get("group_size") is None or not made.get("observer"):
             continue
         kind = [made.get("method"), f"INT{made.get('num_bits')}", "symmetric" if made.get("symmetric") else "asymmetric"]
         size = made["group_size"]

@@ -27,10 +27,10 @@ def tradeoff(source: Source) -> Iterator[Plot]:
         rows.append(row | {key: mean.value if mean else None for key, mean in figures.items()} | {"trials": len(trials)})
     columns = {"variant": "variant", "level": "requests at once", "output_throughput": "output tokens/s"} | LATENCIES
     names = [name for name in source.variants if any(row["variant"] == name for row in rows)]
-    for load in dict.fromkeys(row["load"] for row in rows):
+    for number, load in enumerate(dict.fromkeys(row["load"] for row in rows)):
         mine = sorted((row for row in rows if row["load"] == load), key=lambda row: row["order"])
         yield Plot(
-            f"tradeoff-{len({row['load'] for row in rows[: rows.index(mine[0])]})}",
+            f"tradeoff-{number}",
             f"Latency against throughput: {load}",
             "One line a variant, one point a number of requests at once. Lower and further right is better.",
             _tradeoff(mine, variant_colour(source, names), columns),
@@ -157,7 +157,7 @@ def _pareto(rows: Rows, unit: str, columns: dict[str, str]) -> Spec:
     y = {"field": "accuracy", "type": "quantitative", "title": "accuracy %", "scale": {"zero": False, "padding": 12}}
     bars = {"mark": {"type": "rule", "opacity": 0.6}, "encoding": {"y": {**y, "field": "low"}, "y2": {"field": "high"}}}
     dots = {"mark": {"type": "point", "filled": True, "size": 110, "opacity": 1}, "encoding": {"tooltip": tips(columns)}}
-    layers = [bars, dots]
+    layers = [bars, dots] if any(row["low"] is not None for row in rows) else [dots]
     middle = (min(row["x"] for row in rows) + max(row["x"] for row in rows)) / 2
     side, away = ({"expr": f"datum.x > {middle} ? {one} : {other}"} for one, other in (("'right'", "'left'"), (-8, 8)))
     if len(rows) <= 12:

@@ -67,6 +67,11 @@ class Source:
         return any(r.cell.variant == name for r in self.records)
 
     @property
+    def absent(self) -> int:
+        """How many Cells that were planned have no Record, none that can be read, or lost their samples."""
+        return len(self.facts["cells"]) - len(self.records)
+
+    @property
     def random_weights(self) -> bool:
         """Whether any Record is of a model that was never trained."""
         return any(r.random_weights for r in self.records)

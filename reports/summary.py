@@ -165,6 +165,10 @@ def summary(source: Source) -> Table:
             reasons.setdefault((TITLES.get(kind, kind), why), []).append(line.name)
     notes += [f"N/A for {_listed(names)}: {kind}, {why}." for (kind, why), names in reasons.items()]
     notes += [f"{line.name}: {', '.join(line.labels)}." for line in found if line.labels]
+    if source.absent:
+        notes.append(
+            f"{source.absent} of {len(source.facts['cells'])} Cells are not here: not measured, or their files are damaged."
+        )
     return Table("Summary", frame, list(dict.fromkeys(notes)))
 
 

@@ -7,8 +7,12 @@ import sys
 
 import numpy as np
 
-from harness import stats
+from harness import compare, stats
+from harness.compare import Arms
+from harness.store import RunFolder
+from reports import html
 from tests.conftest import ROOT
+from tests.runs import big_run
 
 
 def test_bootstrap_of_10_000_pairs(benchmark):
@@ -39,3 +43,19 @@ def test_help(benchmark):
         return subprocess.run([sys.executable, "-m", "harness", "--help"], cwd=ROOT, capture_output=True).returncode
 
     assert benchmark(run) == 0
+
+
+def test_report_of_1_000_cells_of_5_000_samples(benchmark, tmp_path):
+    """The second report of a Run: the first (`run` prints it) compares 5 million samples, which takes longer."""
+    run = big_run(tmp_path / "r", variants=50, tasks=20, samples=5_000)
+    html.page(run)
+    assert "int4-49" in benchmark.pedantic(lambda: html.page(RunFolder(run.path)), rounds=3)
+
+
+def test_comparison_of_5_000_samples(benchmark, tmp_path):
+    """One Cell against its baseline, from its files."""
+    run = big_run(tmp_path / "r", variants=2, tasks=1, samples=5_000)
+    arms = Arms("bf16", "int4-1")
+    of = {record.cell.variant: {"task0": record} for record in run.records()}
+    sides = [(run, of[name]) for name in ("bf16", "int4-1")]
+    assert benchmark(lambda: compare._compare_arms(*sides, arms, compare.ARM_FIELDS, False)).comparisons[0].n == 5_000

@@ -28,7 +28,7 @@ def environment() -> dict[str, str]:
     return dict(os.environ, PYTHONPATH=str(ROOT))
 
 
-VERBS = ("run", "plan", "quantize", "verify", "infer", "fetch", "report", "compare", "gate", "import", "schema")
+VERBS = ("run", "plan", "quantize", "verify", "infer", "fetch", "report", "pick", "compare", "gate", "import", "schema")
 
 
 @pytest.mark.parametrize("verb", VERBS)
@@ -58,6 +58,9 @@ def test_help_imports_nothing_heavy():
         ),
         (("plan", "suites/vl_accuracy.yaml", "--set", "engine.max_num_sequs=1"), "did you mean 'max_num_seqs'?"),
         (("report", "results/none"), "is no Run"),
+        (("report", "results/demo_cpu", "--table", "storge"), "there are: summary, accuracy-against-the-baseline"),
+        (("report", "results/demo_cpu", "--html", "results"), "--html: results is a folder"),
+        (("pick", "results/demo_cpu", "--min-recovery", "98"), "did you mean 0.98?"),
         (("verify", "/nowhere"), "there is no such folder"),
         (("infer", "nowhere", "--prompt", "x"), "there is no such folder"),
         (("infer", "demo", "--prompt", "x", "--image", "none.png"), "No such file or directory"),
@@ -94,3 +97,13 @@ def test_report_prints_tables_and_markdown(tmp_path):
     done = harness("report", str(run.path), "--markdown")
     assert done.returncode == 0 and "| b | t | 2 |" in done.stdout
     assert "Accuracy against the baseline" in harness("report", str(run.path)).stdout
+
+
+def test_report_writes_a_page_and_pick_names_a_variant(tmp_path):
+    page = tmp_path / "page.html"
+    assert harness("report", "results/demo_cpu", "--html", str(page), "--lang", "zh").stdout == f"{page}\n"
+    assert "恢复率" in page.read_text(encoding="utf-8")
+    done = harness("pick", "results/demo_cpu", "--max-weights-gib", "8", "--min-recovery", "0.98")
+    assert done.returncode == 0 and done.stdout.splitlines()[-1] == "awq-int4-g128"
+    done = harness("pick", "results/demo_cpu", "--max-weights-gib", "0.005", "--min-recovery", "0.999")
+    assert done.returncode == 3 and done.stdout.splitlines()[-1] == "none"

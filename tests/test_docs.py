@@ -6,8 +6,9 @@ import re
 
 import pytest
 
+from harness.errors import Refused
 from harness.store import RunFolder
-from reports import tables
+from reports import readme, tables
 from tests.conftest import ROOT
 from tests.test_cli import VERBS
 
@@ -23,11 +24,16 @@ def test_the_kept_report_is_what_its_records_give(name):
 @pytest.mark.parametrize("name", READMES)
 def test_the_tables_shown_are_those_of_the_kept_run(name):
     text = (ROOT / name).read_text(encoding="utf-8")
-    shown = text.partition("<!-- tables of results/demo_cpu -->")[2].partition("<!-- end -->")[0]
-    report = (ROOT / "results" / "demo_cpu" / "report.md").read_text(encoding="utf-8")
-    rows = [line for line in shown.splitlines() if line.startswith("|")]
-    assert len(rows) > 15
-    assert [row for row in rows if row not in report.splitlines()] == []
+    assert readme.rendered(text, ROOT, readme.READMES[name]) == text, "run `python -m reports.readme`"
+    assert text.count("<!-- tables of ") == text.count("<!-- end -->") > 0
+
+
+def test_a_run_or_a_table_that_is_not_there_is_refused(tmp_path, capsys):
+    for name in READMES:
+        (tmp_path / name).write_text("<!-- tables of results/none: Summary -->\n<!-- end -->\n", encoding="utf-8")
+    assert readme.main([str(tmp_path)]) == 2 and "is no Run" in capsys.readouterr().err
+    with pytest.raises(Refused, match="has no table 'Sumary'"):
+        readme.rendered("<!-- tables of results/demo_cpu: Sumary -->\n<!-- end -->", ROOT, "en")
 
 
 @pytest.mark.parametrize("name", READMES)

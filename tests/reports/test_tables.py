@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import csv
 import io
+import json
 
 import pandas as pd
+import pytest
 from rich.console import Console
 
+from harness.errors import Refused
 from harness.record import Metric
 from harness.store import RunFolder
 from reports import tables
@@ -103,5 +107,45 @@ def test_a_metric_without_a_value(tmp_path):
     folder = run(tmp_path)
     empty = record("int4`", "2").model_copy(update={"metrics": {"score": Metric(value=None, unit="share", n=0, reason="none")}})
     folder.add(empty, [sample("1", 1.0)])
-    table = tables.tables(folder)[0]
+    table = tables.tables(folder)[1]
     assert table.title == "Accuracy against the baseline" and "different documents" in table.notes[0]
+
+
+def test_csv_and_json_split_what_holds_several_numbers(tmp_path):
+    rows = [
+        {"variant": "a", "recovery %": "100.00", "speed": "1,234 ± 5.6", "x": "N/A (why)", "count": "12,345"},
+        {
+            "variant": "=cmd",
+            "recovery %": "99.10 [98.00, 100.20]",
+            "speed": "N/A",
+            "x": "-1.00 [-2.00, +0.50]",
+            "count": "7",
+        },
+    ]
+    table = tables.Table("A table: of two", pd.DataFrame(rows), ["a note"])
+    assert list(csv.reader(io.StringIO(table.csv()))) == [
+        [
+            "variant",
+            "recovery %",
+            "recovery % low",
+            "recovery % high",
+            "speed",
+            "speed ±",
+            "x",
+            "x low",
+            "x high",
+            "count",
+        ],
+        ["a", "100.00", "", "", "1234", "5.6", "N/A (why)", "", "", "12345"],
+        ["'=cmd", "99.10", "98.00", "100.20", "N/A", "", "-1.00", "-2.00", "+0.50", "7"],
+    ]
+    assert table.data()["name"] == "a-table-of-two" and table.data()["rows"][1][0] == "=cmd"
+    assert json.loads(tables.as_json([table]))[0]["notes"] == ["a note"]
+    assert tables.as_csv([table, table]).count("# A table: of two\n") == 2
+
+
+def test_one_table_by_its_name(tmp_path):
+    folder = run(tmp_path)
+    assert [t.title for t in tables.chosen(folder, "storage")] == ["Storage"]
+    with pytest.raises(Refused, match="there are: summary, accuracy-against-the-baseline"):
+        tables.chosen(folder, "storge")

@@ -1,0 +1,69 @@
+"""The smallest variant whose lower bound holds, or none and why."""
+
+from __future__ import annotations
+
+import pytest
+
+from harness.errors import Refused
+from harness.store import RunFolder
+from reports.pick import pick
+from tests.conftest import record, sample
+from tests.runs import full_run, recipe, variant, write
+
+
+def run_of(path, wrong: dict[str, int], n: int = 400, **more: object) -> RunFolder:
+    """Variants of falling size, each with so many wrong answers; `bf16` has none."""
+    run, keys = RunFolder(path), []
+    for name, count in {"bf16": 0, **wrong}.items():
+        made = record(name, name, checkpoint=name).model_copy(update=more)
+        keys.append(run.add(made, [sample(str(i), float(i >= count)) for i in range(n)]).cell.key)
+    sizes = {name: variant(16 - 3 * i, recipe() if i else None) for i, name in enumerate(["bf16", *wrong])}
+    return write(run, sizes, keys)
+
+
+def answers(found) -> dict[str, str]:
+    return {c.name: c.answer for c in found.choices}
+
+
+def test_the_smallest_that_holds_is_chosen(tmp_path):
+    run = run_of(tmp_path / "r", {"a": 1, "b": 2, "c": 60})
+    found = pick(run, 14, 0.97)
+    assert found.chosen and found.chosen.name == "b" and found.status == 0
+    assert answers(found) == {"bf16": "too large", "a": "fits", "b": "fits", "c": "shown to be too low"}
+
+
+def test_none_is_shown_and_why(tmp_path):
+    found = pick(run_of(tmp_path / "r", {"a": 4}), 14, 0.99)
+    assert found.chosen is None and found.status == 3 and found.verdict.startswith("None has weights of at most 14 GiB and")
+    assert answers(found)["a"] == "not shown" and "questions would show it" in found.choices[1].why
+
+
+def test_none_can_be(tmp_path):
+    found = pick(run_of(tmp_path / "r", {"a": 90}), 14, 0.98)
+    assert (found.chosen, found.status) == (None, 1)
+    assert "the upper bound" in found.choices[1].why
+
+
+def test_the_baseline_recovers_itself(tmp_path):
+    found = pick(run_of(tmp_path / "r", {"a": 90}), None, 0.98)
+    assert found.chosen and found.chosen.name == "bf16"
+
+
+def test_what_was_not_measured_is_no_choice(tmp_path):
+    found = pick(full_run(tmp_path / "r", random_weights=True), 10, 0.5)
+    assert found.chosen is None and found.status == 3
+    assert answers(found) == {
+        "bf16": "too large",
+        "awq-g128": "not measured",
+        "rtn-g32": "not measured",
+        "gone": "not measured",
+    }
+    assert pick(full_run(tmp_path / "s", random_weights=True), 10, None).chosen.name == "awq-g128"
+
+
+@pytest.mark.parametrize(
+    ("most", "least", "told"), [(0, None, "above 0"), (None, 98, "did you mean 0.98"), (None, 0, "a share")]
+)
+def test_constraints_that_make_no_sense_are_refused(tmp_path, most, least, told):
+    with pytest.raises(Refused, match=told):
+        pick(full_run(tmp_path / "r"), most, least)
