@@ -121,6 +121,11 @@ def pair(
     for before, after in pairs if not anyway else []:
         if (before.prompt_hash, before.image_hash) != (after.prompt_hash, after.image_hash):
             raise Refused(Fault(where, f"document {before.doc_id} was asked with another prompt or picture in the two arms"))
+        tokens = (before.prompt_tokens, after.prompt_tokens)
+        if all(tokens) and tokens[0] != tokens[1]:
+            # Templates, tokenizers and processors lie in the checkpoints, which may differ; these must not.
+            what = f"document {before.doc_id} took {tokens[0]} tokens in one arm and {tokens[1]} in the other"
+            raise Refused(Fault(where, what, "the checkpoints' chat templates, tokenizers or processors differ"))
     return pairs
 
 
@@ -199,17 +204,16 @@ def compare_arms(
         for task in dict.fromkeys([*before, *after])
         if (task in before) != (task in after)
     ]
-    noise = False
+    noise, differ = False, dict[str, list[str]]()
     for task in (task for task in before if task in after):
         one, two = before[task], after[task]
-        where = f"{arms} on {task}"
         broken = [_not_done(record) for record in (one, two) if record.status != "done" or not record.samples]
         if broken:
             faults += broken
             continue
-        differing = unlike(one, two, may_differ)
+        differing = "; ".join(unlike(one, two, may_differ))
         if differing:
-            faults.append(Unlike(where, "were not measured alike: " + "; ".join(differing)))
+            differ.setdefault(differing, []).append(task)
             if not anyway:
                 continue
         rows = [list(run.samples(record.cell.key)) for (run, _), record in ((baseline, one), (candidate, two))]
@@ -221,6 +225,10 @@ def compare_arms(
         noise = _same(one, two)
         found.append(compare_pairs(task, (arms.baseline, arms.candidate), pairs, noise))
         every += pairs
+    # What differs on all tasks is one fault, not one for each.
+    for what, names in differ.items():
+        where = f"{arms} on {', '.join(names) if len(names) < 4 else f'{len(names)} tasks'}"
+        faults.append(Unlike(where, f"were not measured alike: {what}"))
     if len(found) > 1:
         total = ALL if len(found) == len(before) else f"{len(found)} of {len(before)} tasks"
         found.append(compare_pairs(total, (arms.baseline, arms.candidate), every, noise, total=True))
