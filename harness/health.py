@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from harness.record import Sample
+from harness.record import NOT_ASKED, Sample
 
 LOOPED_SHARE = 0.1
 """Above this share of answers that only repeat themselves, a Cell is degenerate."""
@@ -47,6 +47,7 @@ def commonest(texts: Sequence[str]) -> tuple[str, float]:
 
 def degenerate(samples: Sequence[Sample]) -> str | None:
     """Why these answers are none, or None when they are: repeated units, or one answer for all documents."""
+    samples = [s for s in samples if s.finish_reason != NOT_ASKED]
     if not samples:
         return None
     share = looped(samples)
@@ -74,7 +75,7 @@ def health_of(samples: Sequence[Sample]) -> Health:
     """The health of one arm; samples must not be empty."""
     n = len(samples)
     return Health(
-        unparsed=sum(not s.parsed for s in samples) / n,
+        unparsed=sum(not s.parsed and s.finish_reason != NOT_ASKED for s in samples) / n,
         cut_by_length=sum(s.finish_reason == "length" for s in samples) / n,
         degenerate=degenerate(samples),
     )

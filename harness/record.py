@@ -99,6 +99,10 @@ class Record(Noun):
     provenance: Provenance
 
 
+NOT_ASKED = "not asked"
+"""Finish reason of a document that was set aside: it is wrong in every arm, and says nothing of any."""
+
+
 class Sample(Noun):
     """One question and what was answered. Rows of two arms are paired by `doc_id`, and must agree in both hashes."""
 
