@@ -46,9 +46,14 @@ def add(verbs: Any) -> None:
     bring.set_defaults(do=_import)
 
 
-def _compare(given: argparse.Namespace) -> int:
+def _console() -> Any:
+    """A log has no width of its own, and 80 columns would break every cell into pieces."""
     from rich.console import Console
 
+    return Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 220)
+
+
+def _compare(given: argparse.Namespace) -> int:
     from harness.pairs import compare_all
     from harness.store import RunFolder
     from reports import speed, tables
@@ -71,13 +76,11 @@ def _compare(given: argparse.Namespace) -> int:
         for warning in warnings:
             print(warning)
         for table in shown:
-            Console().print(table.rich())
+            _console().print(table.rich())
     return 0
 
 
 def _gate(given: argparse.Namespace) -> int:
-    from rich.console import Console
-
     from harness import files
     from harness.compare import compare_run
     from harness.compare_speed import compare_speed, crossovers
@@ -93,7 +96,7 @@ def _gate(given: argparse.Namespace) -> int:
     found = judge(run, policy, earlier)
     crossings = crossovers(compare_speed(run, facts["baseline"])[0])
     name = str(facts["suite"].get("name", run.path.name))
-    Console().print(verdicts.table(found, crossings).rich())
+    _console().print(verdicts.table(found, crossings).rich())
     records = list(run.records())
     if given.junit:
         files.write_text(given.junit, ci.junit(name, found))

@@ -255,17 +255,16 @@ def _compare_arms(
         for task in dict.fromkeys([*before, *after])
         if (task in before) != (task in after)
     ]
-    noise = False
+    noise, differ = False, dict[str, list[str]]()
     for task in (task for task in before if task in after):
         one, two = before[task], after[task]
-        where = f"{arms} on {task}"
         broken = [_not_done(record) for record in (one, two) if record.status != "done" or not record.samples]
         if broken:
             faults += broken
             continue
-        differing = unlike(one, two, may_differ)
+        differing = "; ".join(unlike(one, two, may_differ))
         if differing:
-            faults.append(Unlike(where, "were not measured alike: " + "; ".join(differing)))
+            differ.setdefault(differing, []).append(task)
             if not anyway:
                 continue
         try:
@@ -278,6 +277,10 @@ def _compare_arms(
         tally = Tally.of(pairs, task)
         found.append(compare_tally(task, arms, tally, noise, examples=_examples(pairs)))
         tallies.append(tally)
+    # What differs on all tasks is one fault, not one for each.
+    for what, names in differ.items():
+        where = f"{arms} on {', '.join(names) if len(names) < 4 else f'{len(names)} tasks'}"
+        faults.append(Unlike(where, f"were not measured alike: {what}"))
     if len(found) > 1:
         total = ALL if len(found) == len(before) else f"{len(found)} of {len(before)} tasks"
         found.append(compare_tally(total, arms, Tally.total(tallies), noise, total=True))

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 
-from harness.record import Row, Sample
+from harness.record import NOT_ASKED, Row, Sample
 
 LOOPED_SHARE = 0.1
 """Above this share of answers that only repeat themselves, a Cell is degenerate."""
@@ -73,6 +73,8 @@ class Tally:
     """Counts from which the Health of an arm follows. They add up over tasks, and an arm's follow from another's."""
 
     n: int = 0
+    asked: int = 0
+    """Those that were asked; the rest was set aside, and says nothing."""
     unparsed: int = 0
     cut: int = 0
     loops: Counter[str] = field(default_factory=Counter)
@@ -83,24 +85,26 @@ class Tally:
     @classmethod
     def of(cls, samples: Answers) -> Tally:
         """The counts of one arm."""
+        asked = [s for s in samples if s.finish_reason != NOT_ASKED]
         return cls(
             n=len(samples),
-            unparsed=sum(not s.parsed for s in samples),
-            cut=sum(s.finish_reason == "length" for s in samples),
-            loops=Counter(s.response.strip()[:20] for s in samples if loops(s)),
-            answers=Counter(s.answer.strip() for s in samples),
-            targets=Counter(s.target.strip() for s in samples),
+            asked=len(asked),
+            unparsed=sum(not s.parsed for s in asked),
+            cut=sum(s.finish_reason == "length" for s in asked),
+            loops=Counter(s.response.strip()[:20] for s in asked if loops(s)),
+            answers=Counter(s.answer.strip() for s in asked),
+            targets=Counter(s.target.strip() for s in asked),
         )
 
     def replaced(self, old: Answers, new: Answers) -> Tally:
         """The counts with the answers `new` in the place of `old`."""
-        found, less = Tally(self.n, self.unparsed, self.cut, *(Counter(c) for c in self._counters())), Tally.of(old)
-        more = Tally.of(new)
-        for mine, minus, plus in zip(found._counters(), less._counters(), more._counters(), strict=True):
+        less, more = Tally.of(old), Tally.of(new)
+        counters = [Counter(counter) for counter in self._counters()]
+        for mine, minus, plus in zip(counters, less._counters(), more._counters(), strict=True):
             mine.subtract(minus)
             mine.update(plus)
-        found.unparsed, found.cut = found.unparsed - less.unparsed + more.unparsed, found.cut - less.cut + more.cut
-        return found
+        numbers = (a - b + c for a, b, c in zip(self._numbers(), less._numbers(), more._numbers(), strict=True))
+        return Tally(*numbers, *counters)  # type: ignore[arg-type]
 
     @classmethod
     def total(cls, parts: Sequence[Tally]) -> Tally:
@@ -111,22 +115,25 @@ class Tally:
             common = {text for counter in each for text, _ in counter.most_common(1)}
             counters.append(Counter({text: sum(counter[text] for counter in each) for text in common}))
         loops = sum((part.loops for part in parts), Counter[str]())
-        sums = (sum(part.n for part in parts), sum(part.unparsed for part in parts), sum(part.cut for part in parts))
-        return cls(*sums, loops, *counters[1:])
+        numbers = [sum(each) for each in zip(*(part._numbers() for part in parts), strict=True)]
+        return cls(*numbers, loops, *counters[1:])  # type: ignore[arg-type,call-arg]
+
+    def _numbers(self) -> tuple[int, int, int, int]:
+        return self.n, self.asked, self.unparsed, self.cut
 
     def _counters(self) -> tuple[Counter[str], Counter[str], Counter[str]]:
         return self.loops, self.answers, self.targets
 
     def degenerate(self) -> str | None:
         """See `degenerate`."""
-        repeated = self.loops.total()
-        if self.n and repeated / self.n > LOOPED_SHARE:
-            return f"{100 * repeated / self.n:.0f} % of the answers repeat themselves ({self.loops.most_common(1)[0][0]!r})"
-        if self.n < FEW:
+        n, repeated = self.asked, self.loops.total()
+        if n and repeated / n > LOOPED_SHARE:
+            return f"{100 * repeated / n:.0f} % of the answers repeat themselves ({self.loops.most_common(1)[0][0]!r})"
+        if n < FEW:
             return None
         (answer, count), expected = self.answers.most_common(1)[0], self.targets.most_common(1)[0][1]
-        if count / self.n >= ONE_ANSWER and expected / self.n < ONE_ANSWER:
-            return f"{100 * count / self.n:.0f} % of the answers are one and the same ({answer[:20]!r})"
+        if count / n >= ONE_ANSWER and expected / n < ONE_ANSWER:
+            return f"{100 * count / n:.0f} % of the answers are one and the same ({answer[:20]!r})"
         return None
 
     def health(self) -> Health:

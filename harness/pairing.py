@@ -34,6 +34,11 @@ def pair(baseline: Sequence[Sampled], candidate: Sequence[Sampled], where: str, 
     for before, after in (p for p in pairs if p[0] is not p[1]) if not anyway else ():
         if (before.prompt_hash, before.image_hash) != (after.prompt_hash, after.image_hash):
             raise Refused(Fault(where, f"document {before.doc_id} was asked with another prompt or picture in the two arms"))
+        tokens = (before.prompt_tokens, after.prompt_tokens)
+        if all(tokens) and tokens[0] != tokens[1]:
+            # Templates, tokenizers and processors lie in the checkpoints, which may differ; these must not.
+            what = f"document {before.doc_id} took {tokens[0]} tokens in one arm and {tokens[1]} in the other"
+            raise Refused(Fault(where, what, "the checkpoints' chat templates, tokenizers or processors differ"))
     return pairs
 
 

@@ -83,6 +83,8 @@ def _arms(
             for name, known in ((variants[0], there), (variants[1], here))
             if name not in known
         )
+        if earlier is None and variants[0] == variants[1]:
+            return _nothing(f"was to compare {variants[0]} with itself")
         pairs = [variants]
     elif earlier is not None:
         pairs = [(name, name) for name in here if name in there]

@@ -100,6 +100,10 @@ class Record(Noun):
     provenance: Provenance
 
 
+NOT_ASKED = "not asked"
+"""Finish reason of a document that was set aside: it is wrong in every arm, and says nothing of any."""
+
+
 class Sample(Noun):
     """One question and what was answered. Rows of two arms are paired by `doc_id`, and must agree in both hashes."""
 
@@ -151,6 +155,7 @@ class Row(msgspec.Struct, gc=False):
     score: float
     parsed: bool
     finish_reason: str
+    prompt_tokens: int
 
 
 class TokenScores(Noun):

@@ -12,5 +12,5 @@ from reports.source import Source
 
 def plots(source: Source) -> Iterator[Plot]:
     """All plots that the Run has figures for. A new plot is one function and one entry here."""
-    for make in (forest, tradeoff, memory, pareto, heat, changes):
+    for make in (forest, changes, heat, tradeoff, memory, pareto):
         yield from make(source)

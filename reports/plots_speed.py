@@ -167,4 +167,4 @@ def _pareto(rows: Rows, unit: str, columns: dict[str, str]) -> Spec:
                 "encoding": {"text": {"field": "variant"}, "color": {"value": "black"}},
             }
         )
-    return chart(rows, 300, encoding={"x": x, "y": y, "color": colour}, layer=layers)
+    return chart(rows, 260, encoding={"x": x, "y": y, "color": colour}, layer=layers)

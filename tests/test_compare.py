@@ -51,6 +51,7 @@ def test_answers_that_change_without_a_change_in_score_are_counted():
         ([], [], "no documents"),
         ([sample("1", 1)], [sample("1", 1, image_hash="other")], "another prompt or picture"),
         ([sample("1", 1)], [sample("1", 1, prompt_hash="other")], "another prompt or picture"),
+        ([sample("1", 1)], [sample("1", 1, prompt_tokens=61)], "took 50 tokens in one arm and 61 in the other"),
     ],
 )
 def test_arms_that_were_not_asked_the_same_are_refused(before, after, told):

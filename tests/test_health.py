@@ -29,6 +29,13 @@ def test_one_answer_for_all_is_degenerate_unless_it_is_right_for_all():
     assert degenerate(many[:5]) is None and degenerate([]) is None
 
 
+def test_documents_that_were_not_asked_are_no_answers():
+    aside = [sample(str(i), 0, "", parsed=False, finish_reason="not asked", target=str(i)) for i in range(40)]
+    good = [sample(str(i), 1, str(i), target=str(i)) for i in range(40, 44)]
+    assert health_of([*aside, *good]).degenerate is None and health_of([*aside, *good]).unparsed == 0
+    assert health_of(aside).degenerate is None
+
+
 def test_health_counts_what_was_cut_and_not_found():
     found = health_of([sample("1", 0, "x", finish_reason="length"), sample("2", 0, "y", parsed=False)])
     assert (found.cut_by_length, found.unparsed, found.degenerate) == (0.5, 0.5, None)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+import yaml
 
 from harness import cli
 from harness.errors import Refused
@@ -174,6 +177,8 @@ def test_not_required_lines_are_skipped_in_junit():
         (("gate", "results/demo_cpu", "--policy", "none.yaml"), "No such file or directory; name a policy file"),
         (("gate", "results/demo_cpu", "--baseline", "results/none"), "is no Run"),
         (("compare", "results/demo_cpu", "--variants", "bf16", "nowhere"), "there is no variant 'nowhere'"),
+        (("compare", "results/demo_cpu", "--variants", "bf16", "bf16"), "was to compare bf16 with itself"),
+        (("compare", "results/demo_cpu", "--baseline", "results/demo_h200"), "and bf16 on 5 tasks: were not measured alike"),
         (("import", "pyproject.toml", "--run", "x", "--variant", "v"), "is not JSON"),
         (("import", "results/demo_cpu/run.json", "--run", "x", "--variant", "v"), "is neither lm-eval's results"),
         (("import", "none.json", "--run", "x", "--variant", "v"), "No such file"),
@@ -340,3 +345,29 @@ def test_a_variant_that_was_measured_here_is_not_overwritten(tmp_path):
     run = good_run(tmp_path / "r")
     with pytest.raises(Refused, match="was measured here"):
         import_files(run, [write(tmp_path / "f", "b.json", BENCH)], Place("b"))
+
+
+# --- what the documentation and the action say
+
+
+def test_the_documented_policy_is_one_and_the_examples_are_yaml():
+    text = (ROOT / "docs/ci.md").read_text(encoding="utf-8")
+    block = textwrap.dedent(text.partition("a file of its own for `--policy`:\n\n")[2].partition("\n\n- ")[0])
+    policy = Policy.model_validate(yaml.safe_load(block)["gate"])
+    assert policy.speed and policy.memory and policy.may_differ == ("versions",)
+    workflow = yaml.safe_load((ROOT / "docs/ci/gate.yml").read_text())
+    inputs = next(step["with"] for step in workflow["jobs"]["gate"]["steps"] if step.get("uses") == "./")
+    action = yaml.safe_load((ROOT / "action.yml").read_text())
+    assert set(inputs) <= set(action["inputs"])
+
+
+@pytest.mark.parametrize(("lost", "allow", "status"), [(6, "false", 0), (45, "true", 1), (15, "false", 3), (15, "true", 0)])
+def test_the_action_gates_and_hands_on_the_status(tmp_path, lost, allow, status):
+    (step,) = yaml.safe_load((ROOT / "action.yml").read_text())["runs"]["steps"]
+    run = good_run(tmp_path / "r", lost)
+    given = {"RUN": str(run.path), "BASELINE": "", "POLICY": "", "JUNIT": str(tmp_path / "j; x.xml"), "BENCHMARK": ""}
+    given |= {"PYTHON": sys.executable, "ALLOW": allow, "GITHUB_OUTPUT": str(tmp_path / "output"), "PATH": os.environ["PATH"]}
+    done = subprocess.run(["bash", "-e", "-c", step["run"]], env=given, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == status, done.stderr
+    assert (tmp_path / "output").read_text() == f"status={3 if lost == 15 else status}\n"
+    assert (tmp_path / "j; x.xml").is_file()

@@ -11,7 +11,7 @@ from typing import Any
 from harness import files, tasks
 from harness.engine import SAMPLING, Engine
 from harness.errors import CellFailed, Fault
-from harness.record import Sample
+from harness.record import NOT_ASKED, Sample
 from harness.suite import AccuracySpec, EngineSettings
 from harness.workloads import Measurement, Progress, scores
 from harness.workloads.questions import Questions, document_id, load
@@ -182,7 +182,7 @@ def _unasked(questions: Questions, doc_id: str, doc: dict[str, Any]) -> Sample:
         answer="",
         score=0.0,
         parsed=False,
-        finish_reason=scores.NOT_ASKED,
+        finish_reason=NOT_ASKED,
         prompt_tokens=0,
         completion_tokens=0,
     )

@@ -19,12 +19,11 @@ from typing import Any
 from harness import tasks
 from harness.engine import SAMPLING, Engine
 from harness.errors import CellFailed, Fault
-from harness.record import Metric, Sample, TokenScores
+from harness.record import NOT_ASKED, Metric, Sample, TokenScores
 from harness.suite import AccuracySpec, EngineSettings
 from harness.workloads import Measurement, Progress
 from harness.workloads.accuracy import Accuracy
 from harness.workloads.questions import chat, load, placed
-from harness.workloads.scores import NOT_ASKED
 
 TOP = 5
 """Likeliest tokens that are asked for at each position; what is outside is one outcome, see stats.divergence."""

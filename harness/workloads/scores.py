@@ -8,10 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from harness import health
-from harness.record import Metric, Sample
-
-NOT_ASKED = "not asked"
-"""Finish reason of a document that was set aside."""
+from harness.record import NOT_ASKED, Metric, Sample
 
 
 def metrics(samples: Sequence[Sample], chance: Metric, guessed: Sequence[bool] = ()) -> dict[str, Metric]:
@@ -35,7 +32,7 @@ def metrics(samples: Sequence[Sample], chance: Metric, guessed: Sequence[bool] =
     return {
         "score": Metric(value=mean, unit="share", n=n, stderr=spread),
         "chance": chance,
-        "unparsed": share(sum(not s.parsed for s in samples)),
+        "unparsed": share(sum(not s.parsed for s in asked)),
         "guessed": share(sum(guessed)),
         "cut_by_length": share(sum(s.finish_reason == "length" for s in samples)),
         "set_aside": share(n - len(asked)),

@@ -92,7 +92,7 @@
   const config = {
     background: null, view: { stroke: null }, font: getComputedStyle(document.body).fontFamily,
     axis: { labelFontSize: 12, titleFontSize: 12, titleFontWeight: "normal", domain: false, labelFlush: false },
-    axisBand: { ticks: false, labelPadding: 6 },
+    axisBand: { ticks: false, labelPadding: 6 }, axisXQuantitative: { labelOverlap: "parity", labelSeparation: 8 },
     legend: { labelFontSize: 12, titleFontSize: 12, titleFontWeight: "normal", labelLimit: 220, symbolOpacity: 1 },
   };
   const options = {

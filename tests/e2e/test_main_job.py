@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from harness.compare_tokens import compare_divergence
+from harness.record import TokenScores
 from harness.store import RunFolder
 from tests.conftest import ROOT
 from tests.test_guard import alive
@@ -67,8 +69,8 @@ def test_the_run_ends_well_and_leaves_nothing_running(run):
 
 def test_both_arms_were_asked_the_same_and_answered_well(run):
     _, folder = run
-    records = list(folder.records())
-    assert [r.status for r in records] == ["done"] * 10
+    assert [r.status for r in folder.records()] == ["done"] * 12
+    records = [r for r in folder.records() if r.cell.workload == "accuracy"]
     assert {r.samples for r in records} == {LIMIT}
     for record in records:
         assert record.metrics["score"].value > 0.6
@@ -80,6 +82,39 @@ def test_both_arms_were_asked_the_same_and_answered_well(run):
     assert base.keys() == packed.keys() and len(base) == 5 * LIMIT
     assert all(base[k].image_hash == packed[k].image_hash for k in base)
     assert len({s.image_hash for s in base.values()}) == 5 * LIMIT
+
+
+def test_token_probabilities_tell_int4_from_bf16(run):
+    """Both arms judged the same tokens, the baseline's own answers, and INT4 is near BF16 but is not BF16."""
+    _, folder = run
+    (found,), faults = compare_divergence(folder, "bf16")
+    assert faults == [] and found.questions == 200 and found.tokens > 800
+    assert 0 < found.mean < 0.05 and found.mean < found.p99 and 0.97 < found.top1_agree <= 1
+    base = next(r for r in folder.records() if (r.cell.variant, r.cell.workload) == ("bf16", "divergence"))
+    # Greedy decoding picked these tokens, so the baseline finds nearly each of them likeliest.
+    rows = list(folder.rows(base.cell.key, TokenScores))
+    assert sum(row.tokens == row.best for row in rows) > 0.95 * len(rows)
+    said = {
+        (r.cell.point["task"], s.doc_id): s
+        for r in folder.records()
+        if r.cell.workload == "accuracy" and r.cell.variant == "bf16"
+        for s in folder.samples(r.cell.key)
+    }
+    # The tokens are the answer's, all of them: one less than was generated, which is the end token.
+    assert all(len(row.tokens) == said[row.task, row.doc_id].completion_tokens - 1 for row in rows)
+
+
+def test_the_gate_judges_the_run(run, tmp_path):
+    _, folder = run
+    done = subprocess.run(
+        [sys.executable, "-m", "harness", "gate", str(folder.path), "--junit", str(tmp_path / "j.xml")],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+    )
+    # So few questions rarely show that nothing more than 2 % was lost.
+    assert done.returncode in (0, 3), done.stdout + done.stderr
+    assert done.stdout.startswith("Gate: ") and "accuracy/all recovery" in (tmp_path / "j.xml").read_text()
 
 
 def test_the_tables_show_what_was_lost_and_won(run):
@@ -181,7 +216,7 @@ def test_a_killed_run_leaves_nothing_behind_and_goes_on_where_it_stopped(run, re
     again, log = start(results, output, "workloads.accuracy.limit=20")
     assert again.wait(timeout=200) == 0
     assert "measuring bf16/accuracy/demo_vl_digits" not in log.read_text()
-    assert kept < {p.name for p in (output / "records").iterdir()} and len(list((output / "records").iterdir())) == 5
+    assert kept < {p.name for p in (output / "records").iterdir()} and len(list((output / "records").iterdir())) == 6
 
 
 def test_an_engine_that_dies_costs_its_cells_and_ctrl_c_ends_clean(run, results):
@@ -222,3 +257,6 @@ def test_the_controls_come_out_as_what_they_are(run, results):
     ]
     verdicts = {row[0].strip("| "): row[-1].strip(" |") for row in rows}
     assert verdicts == {"bf16-again": "none shown", "bf16-damaged": "loss"}
+    found = {d.candidate: d for d in compare_divergence(RunFolder(results / "controls"), "bf16")[0]}
+    assert found["bf16-again"].noise and found["bf16-again"].mean < 0.001
+    assert found["bf16-damaged"].mean > 10 * max(found["bf16-again"].mean, 0.001)
