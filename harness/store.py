@@ -60,10 +60,13 @@ class RunFolder:
             missing = [key for key in ("suite", "baseline", "variants", "cells") if key not in facts]
             if missing:
                 raise ValueError(f"it has no {', '.join(missing)}")
+            mappings = [facts["suite"], facts["variants"], *(facts["variants"].values() if facts["variants"] else ())]
+            if not isinstance(facts["cells"], list) or not all(isinstance(value, dict) for value in mappings):
+                raise ValueError("its suite, a variant or its cells are of another kind")
             return facts
         except FileNotFoundError:
             return {}
-        except (OSError, ValueError, TypeError) as error:
+        except (OSError, ValueError, TypeError, AttributeError) as error:
             raise Refused(Fault(str(path), f"cannot be read: {error}", "use another --output, or --fresh")) from None
 
     def write(self, facts: dict[str, Any]) -> None:

@@ -103,7 +103,7 @@ class Card:
 
 def _cards(source: Source) -> list[Card]:
     base, *candidates = summary.lines(source) or [summary.Line("")]
-    made = []
+    made, tasks = [], len(summary.tasks_of(source))
     for line in candidates:
         facts = []
         big, unit, verdict = "N/A", "", ""
@@ -111,6 +111,8 @@ def _cards(source: Source) -> list[Card]:
             r = line.recovery
             big, unit = f"{percent(r.value, 1)} %", f"[{percent(r.low, 1)}, {percent(r.high, 1)}]"
             verdict = "noise floor" if line.comparison.noise else line.comparison.verdict
+            if line.compared < tasks:
+                verdict += f" ({line.compared} of {tasks} tasks)"
             c = line.comparison
             facts.append(("accuracy %", f"{percent(c.baseline_score)} → {percent(c.candidate_score)}"))
             facts.append(("lost / gained / questions", f"{c.lost:,} / {c.gained:,} / {c.n:,}"))

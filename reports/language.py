@@ -51,6 +51,8 @@ class Words:
         return text
 
     def _part(self, value: str) -> str:
+        if value in self.exact:
+            return self.exact[value]
         parts = value.split(", ")
         return "、".join(self.exact.get(p, p) for p in parts) if all(p in self.exact for p in parts) else value
 

@@ -105,8 +105,8 @@ def _choice(line: Line, source: Source, tasks: int, most: float | None, least: f
         made.answer, made.why = "not measured", "random weights have no accuracy"
     elif r is None or c is None:
         made.answer, made.why = "not measured", "; ".join(line.reasons.values()) or "no accuracy against the baseline"
-    elif line.tasks < tasks:
-        made.answer, made.why = "not measured", f"only {line.tasks} of {tasks} tasks were measured"
+    elif line.compared < tasks:
+        made.answer, made.why = "not measured", f"only {line.compared} of {tasks} tasks can be compared"
     elif c.verdict == "degenerate":
         made.answer, made.why = "shown to be too low", "its answers are none"
     elif r.high < least:

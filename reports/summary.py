@@ -29,7 +29,9 @@ class Line:
     """Mean over all its questions, a share."""
     tasks: int = 0
     comparison: Comparison | None = None
-    """Against its baseline, over all tasks; None for the baseline itself."""
+    """Against its baseline, over all tasks that can be compared; None for the baseline itself."""
+    compared: int = 0
+    """How many tasks that is."""
     disk_bytes: int | None = None
     """The safetensors files."""
     weights_gib: float | None = None
@@ -77,7 +79,8 @@ def lines(source: Source) -> list[Line]:
 
 
 def _line(source: Source, name: str, load: str | None) -> Line:
-    line = Line(name, comparison=source.overall(name))
+    compared = sum(c.candidate == name and not c.total for c in source.accuracy)
+    line = Line(name, comparison=source.overall(name), compared=compared)
     records = [r for r in source.records if r.cell.variant == name]
     for r in source.unfinished(name):
         line.reasons.setdefault(r.cell.workload, f"{r.status}: {r.reason}")
@@ -191,7 +194,7 @@ def _row(line: Line, base: Line, tasks: int, random: bool) -> dict[str, str]:
         "variant": line.name,
         TITLES["accuracy"]: (percent(line.score) + part) if not random else NOT_MEASURED,
         TITLES["recovery"]: recovery if not random else NOT_MEASURED,
-        "verdict": _verdict(line, base) if not random else NOT_MEASURED,
+        "verdict": _verdict(line, base, tasks) if not random else NOT_MEASURED,
         TITLES["disk"]: disk,
         TITLES["weights_gib"]: NOT_MEASURED if line.weights_gib is None else f"{line.weights_gib:.2f} GiB",
         TITLES["kv_cache_tokens"]: NOT_MEASURED if line.kv_tokens is None else f"{line.kv_tokens:,.0f}",
@@ -201,12 +204,13 @@ def _row(line: Line, base: Line, tasks: int, random: bool) -> dict[str, str]:
     }
 
 
-def _verdict(line: Line, base: Line) -> str:
+def _verdict(line: Line, base: Line, tasks: int) -> str:
     if line is base:
         return "baseline"
     if line.comparison is None:
         return NOT_MEASURED
-    return "noise floor" if line.comparison.noise else line.comparison.verdict
+    verdict = "noise floor" if line.comparison.noise else line.comparison.verdict
+    return verdict + (f" ({line.compared} of {tasks} tasks)" if line.compared < tasks else "")
 
 
 def _rate(value: Interval | None) -> str:

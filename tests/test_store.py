@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from harness.errors import Refused
@@ -76,3 +78,13 @@ def test_a_folder_of_other_things_is_never_taken_over(tmp_path):
     run = RunFolder(tmp_path / "r")
     run.write({})
     assert run.faults() == []
+
+
+@pytest.mark.parametrize(
+    "facts", ["[]", "x", '{"variants": []}', '{"variants": {"a": null}}', '{"cells": null}', '{"suite": 1}']
+)
+def test_a_run_json_of_another_kind_is_refused(tmp_path, facts):
+    text = json.dumps(FACTS | json.loads(facts)) if facts.startswith("{") else facts
+    (tmp_path / "run.json").write_text(text)
+    with pytest.raises(Refused, match="cannot be read"):
+        RunFolder(tmp_path).read()

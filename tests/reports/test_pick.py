@@ -7,6 +7,8 @@ import pytest
 from harness.errors import Refused
 from harness.store import RunFolder
 from reports.pick import pick
+from reports.source import Source
+from reports.summary import summary
 from tests.conftest import record, sample
 from tests.runs import full_run, recipe, variant, write
 
@@ -59,6 +61,16 @@ def test_what_was_not_measured_is_no_choice(tmp_path):
         "gone": "not measured",
     }
     assert pick(full_run(tmp_path / "s", random_weights=True), 10, None).chosen.name == "awq-g128"
+
+
+def test_a_task_that_cannot_be_compared_is_no_evidence(tmp_path):
+    run = full_run(tmp_path / "r")
+    path = run.samples_path("awq-g128-text")
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join(["{}", *lines[1:]]) + "\n")
+    found = pick(run, 7, 0.5)
+    assert found.chosen is None and found.choices[1].why == "only 1 of 2 tasks can be compared"
+    assert summary(Source.of(run)).frame["verdict"][1] == "none shown (1 of 2 tasks)"
 
 
 @pytest.mark.parametrize(
