@@ -29,26 +29,25 @@ class Table:
     @property
     def columns(self) -> list[str]:
         """The columns' titles."""
-        return [str(column) for column in self.frame.columns]
+        return [_clean(str(column)) for column in self.frame.columns]
 
     @property
     def rows(self) -> list[list[str]]:
         """The cells as text."""
-        rows: list[list[str]] = self.frame.astype(str).values.tolist()
-        return rows
+        return [[_clean(cell) for cell in row] for row in self.frame.astype(str).values.tolist()]
 
     def markdown(self) -> str:
         """A GitHub table; bars, backticks, markup and line breaks in cells stay harmless."""
         rows = [self.columns, ["---"] * len(self.columns), *self.rows]
         lines = ["| " + " | ".join(_escaped(str(cell)) for cell in row) + " |" for row in rows]
-        return "\n".join([f"### {self.title}", "", *lines, *(f"\n{_escaped(note)}" for note in self.notes)]) + "\n"
+        return "\n".join([f"### {_clean(self.title)}", "", *lines, *(f"\n{_escaped(note)}" for note in self.notes)]) + "\n"
 
     def rich(self) -> RichTable:
         """For the terminal; numbers to the right."""
         table = RichTable(
-            title=Text(self.title),
+            title=Text(_clean(self.title)),
             title_justify="left",
-            caption=Text("\n".join(self.notes)) if self.notes else None,
+            caption=Text(_clean("\n".join(self.notes))) if self.notes else None,
             caption_justify="left",
         )
         for index, column in enumerate(self.columns):
@@ -79,8 +78,9 @@ class Table:
     def _split(self) -> tuple[list[str], list[list[str]]]:
         columns: list[str] = []
         parts: list[list[list[str]]] = []
-        for number, column in enumerate(map(str, self.frame.columns)):
-            cells = [str(cell) for cell in self.frame.iloc[:, number]]
+        given = self.rows
+        for number, column in enumerate(self.columns):
+            cells = [row[number] for row in given]
             for pattern, ends in SPLIT.items():
                 found = [re.fullmatch(pattern, cell) for cell in cells]
                 several = any(m and m[2] is not None for m in found)
@@ -96,6 +96,7 @@ class Table:
         return columns, rows
 
 
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 SPLIT = {
     r"([-+\d.,]+)(?: \[([-+\d.,]+), ([-+\d.,]+)\])?": ("", " low", " high"),
     r"([-+\d.,]+)(?: ± ([\d.,]+|N/A))?": ("", " ±"),
@@ -112,9 +113,15 @@ def _no_formula(text: str) -> str:
     return f"'{text}" if text[:1] in ("=", "+", "-", "@", "\t", "\r") and not re.fullmatch(r"[-+][\d.]+", text) else text
 
 
+def _clean(text: str) -> str:
+    """Without control characters, which a terminal would obey."""
+    return CONTROL.sub("\ufffd", text)
+
+
 def _escaped(text: str) -> str:
     if set(text) <= {"-"} and text:
         return text
+    text = _clean(text)
     for mark in "\\`|*<>":
         text = text.replace(mark, f"\\{mark}")
     # An underscore inside a word and a bracket without a link mean nothing to Markdown: names and intervals stay readable.

@@ -101,6 +101,9 @@ def test_names_with_markup_stay_names(tmp_path):
     out = io.StringIO()
     Console(file=out, width=100).print(table.rich())
     assert "[red](u)<b>|`" in out.getvalue()
+    table = tables.Table("t\x1b[2J", pd.DataFrame([{"\x1b[1mx": "a\x1b]0;y\x07\x9b"}]), ["\x1b[31mn"])
+    Console(file=out, width=100).print(table.rich())
+    assert not set("\x1b\x07\x9b") & set(out.getvalue() + table.markdown() + table.csv())
 
 
 def test_a_metric_without_a_value(tmp_path):
