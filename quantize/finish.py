@@ -54,6 +54,10 @@ class Clock:
         return round(time.monotonic() - self.started, 3)
 
 
+class GivenUp(BaseException):
+    """The build is ending: a cell that is being finished is left, its folder removed on the way out."""
+
+
 class Finisher:
     """A thread for the cell that is being finished; never more than one, so at most one cell waits in memory.
 
@@ -62,8 +66,10 @@ class Finisher:
     """
 
     def __init__(self) -> None:
-        self._thread: threading.Thread | None = None
         self._given_up = threading.Event()
+        # An event and not the thread's join: a join that a signal interrupts takes the thread for ended (Python 3.11).
+        self._idle = threading.Event()
+        self._idle.set()
 
     def __enter__(self) -> Finisher:
         return self
@@ -71,25 +77,37 @@ class Finisher:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is None:
             self.wait()
-        elif self._thread is not None:
+        else:
             self._given_up.set()
-            self._thread.join(PATIENCE)
+            self._idle.wait(PATIENCE)
 
     def wait(self) -> None:
         """Return when no cell is being finished."""
-        if self._thread is not None:
-            self._thread.join()
+        self._idle.wait()
 
     def start(self, work: Callable[[], None]) -> None:
-        """Do `work`, which raises nothing, in the thread. Call `wait` before."""
+        """Do `work`, which raises nothing but GivenUp, in the thread. Call `wait` before."""
+
+        def run() -> None:
+            with contextlib.suppress(GivenUp):
+                try:
+                    work()
+                finally:
+                    self._idle.set()
+
         # A daemon: a build that was told to end does not hang on a write that does not return.
-        self._thread = threading.Thread(target=work, name="finishing", daemon=True)
-        self._thread.start()
+        thread = threading.Thread(target=run, name="finishing", daemon=True)
+        self._idle.clear()
+        try:
+            thread.start()
+        except RuntimeError:  # no more threads on this machine
+            self._idle.set()
+            raise
 
     def go_on(self) -> None:
-        """Called by the work between its steps; ends the thread, with its folder removed, when the cell is given up."""
+        """Called by the work between its steps. Raises GivenUp when there is no more use in them."""
         if self._given_up.is_set():
-            sys.exit()
+            raise GivenUp
 
 
 # -- what a manifest says ----------------------------------------------------------------------------------------------
