@@ -13,6 +13,7 @@ while the next is built.
 from __future__ import annotations
 
 import contextlib
+import gc
 import logging
 import sys
 import threading
@@ -64,7 +65,7 @@ class _Builder:
             order = self.in_order()
             for index, cell in enumerate(order):
                 self.one(cell, index, len(order))
-                self.drop_searches(order[index + 1 :])
+                self.let_go(order[index + 1 :])
         return len(self.failed)
 
     def say(self, message: str, kind: Any = "progress", **more: Any) -> None:
@@ -93,9 +94,12 @@ class _Builder:
         keys = [digest(c.recipe.search_key()) if c.recipe.method == "awq" else c.name for c in self.job.cells]
         return [cell for _, cell in sorted(zip(keys, self.job.cells, strict=True), key=lambda p: keys.index(p[0]))]
 
-    def drop_searches(self, still: list[Cell]) -> None:
+    def let_go(self, still: list[Cell]) -> None:
+        """Free what the cells that are still to come do not need."""
         needed = {digest(c.recipe.search_key()) for c in still}
         self.searches = {key: value for key, value in self.searches.items() if key in needed}
+        # llm-compressor's dispatch leaves models that refer to themselves: only the collector frees their weights.
+        gc.collect()
 
     # -- once for the grid ---------------------------------------------------------------------------------------------
 
@@ -130,6 +134,7 @@ class _Builder:
                     )
                 ) from None
             self.sick = make.unhealthy(self.source.model.named_parameters())
+        gc.freeze()  # what is loaded by now stays: later collections look at what a cell made alone, and take milliseconds
         if calibrates:
             self.calibrate(self.job.calibration, ahead)
 

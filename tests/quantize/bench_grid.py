@@ -71,7 +71,8 @@ def summary(results: dict[str, Any], count: int) -> dict[str, Any]:
     return {
         "grid_s": grid["seconds"],
         "single_mean_s": round(mean, 1),
-        "singles_measured": f"{len(singles)} of {count}; the others are taken to cost their mean",
+        "singles_measured": f"{len(singles)} of {count}"
+        + ("; the others are taken to cost their mean" if len(singles) < count else ""),
         "ratio": round(grid["seconds"] / (count * mean), 3),
         "same_content": all(grid["content"][name] == sha for one in singles for name, sha in one["content"].items()),
     }
