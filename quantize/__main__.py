@@ -64,8 +64,12 @@ def _terminated(number: int, frame: FrameType | None) -> None:
 
 
 if __name__ == "__main__":
-    status = main(sys.argv[1:])
+    try:
+        status = main(sys.argv[1:])
+    except SystemExit as ended:  # SIGTERM
+        status = int(ended.code or 0)
     logging.shutdown()
     sys.stderr.flush()
-    # Everything is written and closed; taking torch and llm-compressor apart module by module costs two seconds more.
+    # Everything is written and closed, or given up in a thread that may not return. And taking torch and llm-compressor
+    # apart module by module costs two seconds more.
     os._exit(status)

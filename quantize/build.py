@@ -1,4 +1,4 @@
-"""Building one checkpoint with llm-compressor: load, search, round, write. The grid calls it; see grid.py.
+"""What llm-compressor does for a checkpoint: load, search, round. pack.py makes files of it, grid.py calls both.
 
 Precision: the model is BF16 on an accelerator and on CPUs with BF16 instructions. On others the search runs in FP32
 (BF16 products there are ten times slower) and everything is brought back to BF16 before it is packed, so what is
@@ -11,8 +11,7 @@ import contextlib
 import copy
 import json
 import re
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,8 +30,6 @@ from quantize import replay
 from quantize.recipe import Recipe
 from quantize.values import ABSURD
 
-SHARD = "5GB"
-"""Largest safetensors file, as model authors publish them."""
 Progress = Callable[[int, int], None]
 """Called with decoder layers done and decoder layers in all."""
 
@@ -97,14 +94,20 @@ def load(path: Path, packed: list[str]) -> Source:
     return Source(path, model, processor, dtype, type(decoder).__name__, len(parent))
 
 
-def unhealthy(model: Any) -> str | None:
-    """The first parameter that is not finite, or a norm weight too large to be meant; None when all are well."""
-    for name, parameter in model.named_parameters():
-        if not bool(torch.isfinite(parameter).all()):
+def unhealthy(tensors: Iterable[tuple[str, torch.Tensor]]) -> str | None:
+    """The first tensor that is not finite, or a norm weight too large to be meant; None when all are well."""
+    for name, tensor in tensors:
+        if not _finite(tensor):
             return f"{name} holds NaN or Inf"
-        if parameter.ndim == 1 and "norm" in name and float(parameter.abs().max()) > ABSURD:
-            return f"{name} holds {float(parameter.abs().max()):.3g}, beyond {ABSURD:.0e}: not a trained norm weight"
+        if tensor.ndim == 1 and "norm" in name and float(tensor.abs().max()) > ABSURD:
+            return f"{name} holds {float(tensor.abs().max()):.3g}, beyond {ABSURD:.0e}: not a trained norm weight"
     return None
+
+
+def _finite(tensor: torch.Tensor) -> bool:
+    """Whether no value is NaN or Inf, in one pass: a NaN is the minimum of what holds it (isfinite().all() takes nine
+    times as long)."""
+    return not tensor.numel() or bool(torch.stack(torch.aminmax(tensor)).isfinite().all())
 
 
 def quantization_modifier(recipe: Recipe) -> QuantizationModifier:
@@ -134,48 +137,70 @@ def awq_modifier(recipe: Recipe, offload: bool) -> AWQModifier:
     )
 
 
-def own_copy(source: Source) -> Any:
-    """A copy of the source model for one cell: what no recipe changes (vision tower, embeddings, head) is shared."""
+def own_copy(source: Source, weights: Mapping[str, torch.Tensor]) -> Any:
+    """A copy of the source model that holds `weights` where they name a parameter, and the source's own tensors elsewhere:
+    no number is copied, so nothing that the copy shares may be changed in place."""
     memo: dict[int, Any] = {}
-    language = re.compile(r".*\.layers\.\d+\.")
     for name, parameter in source.model.named_parameters():
-        if not language.match(name) or "visual" in name:
-            memo[id(parameter)] = parameter
+        memo[id(parameter)] = nn.Parameter(weights.get(name, parameter).detach(), parameter.requires_grad)
     return copy.deepcopy(source.model, memo)
+
+
+def _searched(model: Any) -> dict[str, torch.Tensor]:
+    """The parameters that a search may change, those of the language model's decoder layers, as they lie on the host."""
+    return {
+        name: parameter.detach()
+        for name, parameter in model.named_parameters()
+        if ".layers." in name and "visual" not in name and not re.search(r"weight_(scale|zero_point)$", name)
+    }
 
 
 def search(source: Source, recipe: Recipe, batches: list[dict[str, Any]], offload: bool, progress: Progress) -> Smoothed:
     """Run AWQ's search and return the smoothed weights of the decoder layers, in the compute precision.
 
-    Raises CellFailed when a mapping's layer could not be searched (llm-compressor only warns and leaves it alone).
+    Raises CellFailed when a mapping's layer could not be searched (llm-compressor only warns and leaves it alone), and
+    when a smoothed weight is not finite.
     """
     replay.install()
-    model = own_copy(source)
+    model = own_copy(source, {name: weight.clone() for name, weight in _searched(source.model).items()})
     found: dict[str, Any] = {}
     with _watched(source.layers, progress, found):
         _oneshot(source, model, [awq_modifier(recipe, offload), quantization_modifier(recipe)], batches)
     if found["skipped"]:
         raise CellFailed(found["skipped"][0])
-    # The smoothed weights, before rounding: llm-compressor rounds when it packs, not here.
-    changed = {
-        name: p.detach().cpu().clone()
-        for name, p in model.named_parameters()
-        if ".layers." in name and "visual" not in name and not re.search(r"weight_(scale|zero_point)$", name)
-    }
+    # The smoothed weights, before rounding: llm-compressor rounds when it packs, not here. Without its dispatch the
+    # model hands out the tensors themselves, not copies on the device.
+    changed = _searched(remove_dispatch(model))
+    sick = unhealthy(changed.items())
+    if sick:
+        raise CellFailed(sick)
     return Smoothed(changed, found["search"])
 
 
 def round_weights(source: Source, recipe: Recipe, smoothed: Smoothed | None, batches: list[dict[str, Any]]) -> Quantized:
-    """Attach the recipe's scheme to a copy of the source (with the smoothed weights, if any) and find its scales."""
-    model = own_copy(source)
-    if smoothed is not None:
-        with torch.no_grad():
-            parameters = dict(model.named_parameters())
-            for name, value in smoothed.weights.items():
-                parameters[name].copy_(value)
+    """Attach the recipe's scheme to a copy of the source (with the smoothed weights, if any) and find its scales.
+
+    Raises CellFailed for scales that are not finite.
+    """
+    model = own_copy(source, smoothed.weights if smoothed else {})
     needs_data = "imatrix" in recipe.observer
     _oneshot(source, model, [quantization_modifier(recipe)], batches if needs_data else None)
+    remove_dispatch(model)
+    sick = _sick_scale(model)
+    if sick:
+        raise CellFailed(sick)
     return Quantized(model, smoothed.search if smoothed else {})
+
+
+def _sick_scale(model: Any) -> str | None:
+    for name, tensor in model.named_parameters():
+        if name.endswith("weight_scale"):
+            layer = name.removesuffix(".weight_scale")
+            if not _finite(tensor):
+                return f"{layer}: a scale is NaN or Inf"
+            if bool((tensor == 0).any()):
+                return f"{layer}: a scale is zero, its group would be lost"
+    return None
 
 
 def _oneshot(source: Source, model: Any, modifiers: list[Any], batches: list[dict[str, Any]] | None) -> None:
@@ -231,78 +256,3 @@ def _watched(layers: int, progress: Progress, found: dict[str, Any]) -> Iterator
         setattr(AWQModifier, "on_sequential_epoch_end", epoch)  # noqa: B010
         setattr(AWQModifier, "_log_error_metrics", log)  # noqa: B010
         logger.remove(sink)
-
-
-def write(source: Source, recipe: Recipe, quantized: Quantized, folder: Path) -> None:
-    """Pack the model into `folder` and lay the source's other files beside it, byte for byte.
-
-    config.json is the source's with the quantization section added: saving a config through another transformers
-    release renames fields that servers read. Raises CellFailed for scales that are not finite.
-    """
-    sick = _sick_scale(quantized.model)
-    if sick:
-        raise CellFailed(sick)
-    _to_bf16(quantized.model)
-    quantized.model.save_pretrained(folder, save_compressed=True, max_shard_size=SHARD)
-    (folder / "recipe.yaml").write_text(recipe_yaml(recipe))
-    for path in folder.glob("*.safetensors"):
-        path.chmod(0o644)
-    section = json.loads((folder / "config.json").read_text())["quantization_config"]
-    # llm-compressor resolves the patterns to today's module names; a server or a later transformers that names them
-    # otherwise would match none. The patterns themselves stay in the list.
-    section["ignore"] = list(dict.fromkeys([*section["ignore"], *recipe.ignore]))
-    config = json.loads((source.path / "config.json").read_text()) | {"quantization_config": section}
-    copy_side_files(source.path, folder)
-    (folder / "config.json").write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n")
-
-
-def recipe_yaml(recipe: Recipe) -> str:
-    """The recipe as llm-compressor writes it beside its checkpoints, both modifiers in it."""
-    from llmcompressor.recipe import Recipe as Written
-
-    modifiers: list[Any] = [awq_modifier(recipe, False)] if recipe.method == "awq" else []
-    text: str = Written.from_modifiers([*modifiers, quantization_modifier(recipe)]).yaml()
-    return text
-
-
-def copy_side_files(source: Path, folder: Path) -> None:
-    """Copy tokenizer, processor, template, generation and licence files; not weights, their index or config.json."""
-    for path in sorted(source.iterdir()):
-        weights = path.suffix in (".safetensors", ".bin", ".pt", ".pth", ".gguf") or path.name.endswith(".index.json")
-        if path.is_file() and not weights and path.name not in ("config.json", "manifest.json", "recipe.yaml"):
-            shutil.copyfile(path, folder / path.name)
-
-
-def observer_in(folder: Path) -> str | None:
-    """The observer that the saved config says was used, or None."""
-    section = json.loads((folder / "config.json").read_text()).get("quantization_config", {})
-    for group in section.get("config_groups", {}).values():
-        observer: str | None = (group.get("weights") or {}).get("observer")
-        return observer
-    return None
-
-
-def _sick_scale(model: Any) -> str | None:
-    for name, tensor in model.named_parameters():
-        if name.endswith("weight_scale"):
-            layer = name.removesuffix(".weight_scale")
-            if not bool(torch.isfinite(tensor).all()):
-                return f"{layer}: a scale is NaN or Inf"
-            if bool((tensor == 0).any()):
-                return f"{layer}: a scale is zero, its group would be lost"
-    return unhealthy(model)
-
-
-def _to_bf16(model: Any) -> None:
-    """Bring floating parameters to BF16 by replacing them: the model shares some with the source, which stays as it is.
-
-    Scales too, and before packing: the integers are then rounded with the scales that are stored.
-    """
-    remove_dispatch(model)  # an offloaded module copies what is assigned into the old tensor, precision and all
-    made: dict[int, nn.Parameter] = {}
-    for module in model.modules():
-        for name, parameter in module._parameters.items():
-            if parameter is not None and parameter.dtype == torch.float32:
-                if id(parameter) not in made:  # one object for tied weights
-                    made[id(parameter)] = nn.Parameter(parameter.detach().to(torch.bfloat16), requires_grad=False)
-                module._parameters[name] = made[id(parameter)]

@@ -47,11 +47,12 @@ def _run_samples(self: Any, module: nn.Module) -> list[torch.Tensor]:
     if torch.accelerator.is_available() or len(cache) < 2 or torch.get_num_threads() < 2:
         outputs: list[torch.Tensor] = _run_samples.original(self, module)  # type: ignore[attr-defined]
         return outputs
-    return list(_pool().map(partial(_forward, module), cache.iter()))
+    return list(pool().map(partial(_forward, module), cache.iter()))
 
 
 @lru_cache
-def _pool() -> ThreadPoolExecutor:
+def pool() -> ThreadPoolExecutor:
+    """As many threads as torch uses, one processor core each: many small pieces of work side by side."""
     return ThreadPoolExecutor(torch.get_num_threads(), initializer=torch.set_num_threads, initargs=(1,))
 
 

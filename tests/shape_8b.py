@@ -2,14 +2,16 @@
 
 `python -m tests.shape_8b FOLDER`. Needs a GPU or 40 GB of host memory. Weights are random, so size, memory and time say
 something and accuracy nothing. Tokenizer, template and processor are the demo's, with the patch size of the real model.
+`--hidden 2048 --layers 12 --vocabulary 40000` makes a smaller one of the same proportions, for a machine without a GPU.
 """
 
+import argparse
 import json
 import shutil
-import sys
 from pathlib import Path
 
 from harness.demo import MODEL_DIR
+from quantize import upstream
 
 TEXT = dict(
     hidden_size=4096,
@@ -37,8 +39,9 @@ VISION = dict(
 TOKENS = ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id")
 
 
-def make_checkpoint(folder: Path) -> Path:
-    """Write the checkpoint under `folder` and return it."""
+def make_checkpoint(folder: Path, hidden: int = 4096, layers: int = 36, vocabulary: int = 151936) -> Path:
+    """Write the checkpoint under `folder` and return it; `hidden` in steps of 512: four heads of 128 to a key-value head."""
+    upstream.prepare()
     import torch
     from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
 
@@ -51,8 +54,19 @@ def make_checkpoint(folder: Path) -> Path:
             text = (folder / name).read_text().replace('"patch_size": 8', '"patch_size": 16')
             (folder / name).write_text(text)
     demo = json.loads((MODEL_DIR / "config.json").read_text())
+    text = TEXT | dict(
+        hidden_size=hidden,
+        intermediate_size=3 * hidden,
+        num_hidden_layers=layers,
+        num_attention_heads=hidden // 128,
+        num_key_value_heads=hidden // 512,
+        vocab_size=vocabulary,
+    )
     config = Qwen3VLConfig(
-        text_config=TEXT, vision_config=VISION, tie_word_embeddings=False, **{name: demo[name] for name in TOKENS}
+        text_config=text,
+        vision_config=VISION | dict(out_hidden_size=hidden),
+        tie_word_embeddings=False,
+        **{name: demo[name] for name in TOKENS},
     )
     torch.manual_seed(0)
     torch.set_default_dtype(torch.bfloat16)
@@ -63,4 +77,10 @@ def make_checkpoint(folder: Path) -> Path:
 
 
 if __name__ == "__main__":
-    print(make_checkpoint(Path(sys.argv[1])))
+    parser = argparse.ArgumentParser()
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--hidden", type=int, default=4096)
+    parser.add_argument("--layers", type=int, default=36)
+    parser.add_argument("--vocabulary", type=int, default=151936)
+    given = parser.parse_args()
+    print(make_checkpoint(given.folder, given.hidden, given.layers, given.vocabulary))

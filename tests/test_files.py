@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import subprocess
 import sys
@@ -32,6 +33,19 @@ def test_a_new_folder_appears_whole_or_not_at_all(tmp_path):
     with pytest.raises(RuntimeError), files.new_folder(tmp_path / "failed"):
         raise RuntimeError
     assert os.listdir(tmp_path) == ["done"]
+
+
+def test_hashes_of_files_make_the_folders_hash(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "PIECE", 7)
+    contents = {"b": b"x" * 20, "a.json": b"", "skipped": b"1"}
+    for name, content in contents.items():
+        (tmp_path / name).write_bytes(content)
+    (tmp_path / "folder").mkdir()
+    found = files.files_sha256(tmp_path, skip=("skipped",))
+    assert found == {name: hashlib.sha256(contents[name]).hexdigest() for name in ("a.json", "b")}
+    lines = "".join(f"{name}\0{sha}\n" for name, sha in found.items())
+    assert files.folder_sha256(tmp_path, skip=("skipped",)) == hashlib.sha256(lines.encode()).hexdigest()
+    assert files.joined_sha256(dict(reversed(found.items()))) == files.folder_sha256(tmp_path, skip=("skipped",))
 
 
 def test_digest_does_not_depend_on_key_order():

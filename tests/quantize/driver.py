@@ -32,12 +32,45 @@ def main(folder: Path) -> None:
             result["refused"] = [str(f) for f in refused.faults]
         results[name] = result | {"events": [json.loads(e.model_dump_json()) for e in events]}
     results["large_picture"] = {n: token_ids(folder / n) for n in ("T", "out/awq")}
+    results["packed_alike"] = packed_alike(folder / "T")
     results["replay_difference"] = replay_difference(folder / "T")
     (folder / "results.json").write_text(json.dumps(results))
 
 
+def packed_alike(source: Path) -> dict[str, bool]:
+    """Whether pack.pack gives what compressed-tensors' compress_module gives, where a Linear takes several pieces."""
+    import copy
+
+    import torch
+    from compressed_tensors.compressors import compress_module
+
+    from quantize import build, pack
+    from quantize.fit import linears
+    from quantize.recipe import Recipe
+
+    names = [one.name for one in linears(source) if one.part == "language"]
+    recipes: dict[str, dict[str, Any]] = {"g32": {"group_size": 32}, "asymmetric": {"symmetric": False}}
+    recipes |= {"channel": {"group_size": -1}, "3 bit": {"num_bits": 3}, "bias": {}}
+    alike, pack.PIECE = {}, 1 << 14
+    loaded = build.load(source, names)
+    for name, given in recipes.items():
+        if name == "bias":
+            for linear in map(loaded.model.get_submodule, names):
+                linear.bias = torch.nn.Parameter(torch.randn(linear.out_features))
+        ours = build.round_weights(loaded, Recipe(method="rtn", observer="minmax", **given), None, [])
+        pack._to_bf16(ours.model)
+        theirs = copy.deepcopy(ours.model)
+        pack.pack(ours)
+        for linear in map(theirs.get_submodule, names):
+            compress_module(linear)
+        a, b = ours.model.state_dict(), theirs.state_dict()
+        alike[name] = a.keys() == b.keys() and all(torch.equal(a[k], b[k]) and a[k].dtype == b[k].dtype for k in a)
+    return alike
+
+
 def replay_difference(source: Path) -> float:
-    """Largest relative difference of the smoothed weights between llm-compressor's own replay and the joined one."""
+    """Largest relative difference of the smoothed weights between llm-compressor's own replay and the joined one, in FP32:
+    the rearrangements are exact, and in BF16 each order of a sum rounds in its own way."""
     import torch
     from llmcompressor.modifiers.transform.awq import AWQModifier
 
@@ -45,6 +78,7 @@ def replay_difference(source: Path) -> float:
     from quantize.fit import linears
     from quantize.recipe import Calibration, Recipe
 
+    build.compute_dtype = lambda: torch.float32
     loaded = build.load(source, [one.name for one in linears(source) if one.part == "language"])
     wanted = Calibration(samples=12)  # more tokens than inputs, so that the factorization is used
     batches = calibration.prepare(wanted, loaded.processor, calibration.read(wanted)).batches

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from harness.files import lock
-from quantize.grid import _replaced
+from quantize.finish import replaced
 from tests.quantize import shapes
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -117,13 +117,13 @@ def test_an_output_whose_parent_is_a_file(source: Path, tmp_path: Path):
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, ValueError])
 def test_a_build_that_ends_early_leaves_no_folder_and_the_old_one(tmp_path: Path, error: type[BaseException]):
     output = tmp_path / "c"
-    with pytest.raises(error), _replaced(output, False) as folder:
+    with pytest.raises(error), replaced(output, False) as folder:
         (folder / "config.json").write_text("{}")
         raise error
     assert list(tmp_path.iterdir()) == []
     output.mkdir()
     (output / "old").write_text("")
-    with pytest.raises(error), _replaced(output, True) as folder:
+    with pytest.raises(error), replaced(output, True) as folder:
         raise error
     assert [p.name for p in tmp_path.iterdir()] == ["c"] and (output / "old").is_file()
 
