@@ -109,17 +109,11 @@ def keys(subject: Subject, model_index: str | None) -> list[Key]:
     method = (subject.facts.get("recipe") or {}).get("method")
     tags = [method] if method in ("awq", "rtn") else []
     tags += [f"w{packed['num_bits']}a16", "compressed-tensors"] if packed else []
-    found = [
-        Key("tasks", [TASK], "offer"),
-        Key("tags", [*tags, "vllm"], "add"),
-        Key("indexing", {"results": [_indexing(subject, r) for r in scored]} if scored else None, own=_is_ours),
-    ]
-    if subject.base_model:
-        found.insert(0, Key("base_model", subject.base_model))
-    if packed:
-        found.insert(1, Key("base_model_relation", "quantized"))
-    if scored:
-        found.insert(-1, Key("metrics", ["accuracy"], "add"))
+    found = [Key("base_model", subject.base_model)] if subject.base_model else []
+    found += [Key("base_model_relation", "quantized")] if packed else []
+    found += [Key("tasks", [TASK], "offer"), Key("tags", [*tags, "vllm"], "add")]
+    found += [Key("metrics", ["accuracy"], "add")] if scored else []
+    found.append(Key("indexing", {"results": [_indexing(subject, r) for r in scored]} if scored else None, own=_is_ours))
     if model_index is not None:
         entry = {"name": model_index, "results": [_model_index(r) for r in scored]}
         found.append(Key("model-index", [entry] if scored else None, own=_is_our_model_index))

@@ -48,6 +48,22 @@ class HubServer:
     """Whether ModelScope's listing tells SHA-256."""
     forged: set[str] = field(default_factory=set)
     """Paths whose bytes differ from what is listed."""
+    visibility: dict[str, int] = field(default_factory=dict)
+    """`models/o/n` to 1 (private) or 5 (public); public where nothing is said."""
+    branches: list[str] = field(default_factory=lambda: ["master"])
+    silent: set[str] = field(default_factory=set)
+    """What fails with status 200 and `Success: false`: `listing`, `info`, `create`, `commit`."""
+    reader: bool = False
+    """Whether the token may only read."""
+    on_commit: str = ""
+    """What a commit does instead of working, see tests/hub_writes.py."""
+    meanwhile: dict[int, bytes] = field(default_factory=dict)
+    """A number of card reads, and the card that another writer puts there just after it."""
+    card_reads: int = 0
+    commits: list[dict[str, object]] = field(default_factory=list)
+    """The bodies of the commits that were made."""
+    blobs: dict[str, bytes] = field(default_factory=dict)
+    """Large files that were sent, by SHA-256."""
     asked: list[Asked] = field(default_factory=list)
     port: int = 0
     ended: threading.Event = field(default_factory=threading.Event)
@@ -71,7 +87,9 @@ class HubServer:
 def serving(hub: HubServer) -> Iterator[HubServer]:
     """Serve `hub` on a free port for the block."""
 
-    class Handler(_Handler):
+    from tests.hub_writes import Writes
+
+    class Handler(Writes, _Handler):
         pass
 
     Handler.hub = hub
@@ -127,12 +145,17 @@ class _Handler(BaseHTTPRequestHandler):
         if files is None:
             return self._json(404, {"Code": 10010205001, "Message": "not found", "Success": False})
         if what == "/revisions":
-            return self._data({"RevisionMap": {"Branches": [{"Revision": "master"}], "Tags": [{"Revision": "v1.0"}]}})
+            branches = [{"Revision": name} for name in self.hub.branches]
+            return self._data({"RevisionMap": {"Branches": branches, "Tags": [{"Revision": "v1.0"}]}})
         if what == "":
-            return self._data({"Name": repo.rpartition("/")[2]})
-        if query.get("Revision") != "master":
+            if "info" in self.hub.silent:
+                return self._json(200, {"Code": 10010205001, "Message": "not found", "Success": False})
+            return self._data({"Name": repo.rpartition("/")[2], "Visibility": self.hub.visibility.get(repo, 5)})
+        if query.get("Revision") not in self.hub.branches:
             return self._json(404, {"Code": 10010205002, "Message": "no such revision", "Success": False})
         if what in ("/repo/files", "/repo/tree"):
+            if "listing" in self.hub.silent:
+                return self._json(200, {"Code": 500, "Message": "sorry", "Success": False})
             listed = [
                 {
                     "Path": p,
@@ -146,6 +169,10 @@ class _Handler(BaseHTTPRequestHandler):
             folders = sorted({p.rpartition("/")[0] for p in files} - {""})
             return self._data({"Files": listed + [{"Path": f, "Name": f, "Type": "tree", "Size": 0} for f in folders]})
         self._file(repo, query["FilePath"], {})
+        if query["FilePath"] == "README.md":
+            self.hub.card_reads += 1
+            if self.hub.card_reads in self.hub.meanwhile:
+                files["README.md"] = self.hub.meanwhile[self.hub.card_reads]
 
     def _huggingface_info(self, repo: str, revision: str) -> None:
         files = self.hub.repos.get(repo)

@@ -20,6 +20,8 @@ Moved = Callable[[int], None]
 
 PAUSES = (1.0, 3.0)
 """Seconds waited before a file is tried again; counted anew whenever bytes have arrived since the last failure."""
+LARGEST_READ = 16 << 20
+"""Bytes of a file that is read into memory, a card or results; a larger one is neither."""
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG, errno.ENAMETOOLONG)
 """What the disk says, never the network."""
 

@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 
 from harness.errors import CellFailed, Fault, Refused
 from harness.hub.base import (
+    LARGEST_READ,
     Change,
     Moved,
     RemoteFile,
@@ -49,8 +50,8 @@ MODELSCOPE_SETTINGS = {
 
 VERSION = "0.5.1"
 """The client that writing was built for: it uses parts that the client calls private."""
-LARGEST_READ = 16 << 20
-"""Bytes of a file that is read into memory, a card or results; a larger one is neither."""
+
+
 T = TypeVar("T")
 
 
@@ -67,7 +68,10 @@ class ModelScope:
                 """The client would keep an identifier of this installation under ~/.modelscope; nothing needs it."""
                 return uuid.uuid4().hex
 
-        self._token = os.environ.get(self.variable, "") if token is None else token
+        self._token = os.environ.get(self.variable, "").strip() if token is None else token
+        if not self._token.isascii() or any(c.isspace() or not c.isprintable() for c in self._token):
+            # The client would raise an error that quotes it.
+            raise Refused(Fault(self.variable, "holds characters that no token has", "copy it again"))
         settings = Config(token=self._token)
         self._endpoint = settings.endpoint
         self.host = urlsplit(self._endpoint).netloc
@@ -176,6 +180,11 @@ class Branch(ModelScope):
         super().__init__(token)
         self.repo = Repo("model", name, branch)
         self.where = f"{self.repo} at {self.host}"
+
+    @property
+    def secret(self) -> str:
+        """The token, to look for it in what is sent; empty without one."""
+        return self._token
 
     def account(self) -> str:
         """The name of the token's account."""
