@@ -224,4 +224,4 @@ def scalar(value: Any) -> str:
     """One value of YAML; text in quotes wherever it could be read as something else."""
     if isinstance(value, str) and PLAIN.fullmatch(value) and yaml.safe_load(value) == value:
         return value
-    return json.dumps(value, ensure_ascii=False)
+    return "".join(c if c.isprintable() else f"\\U{ord(c):08x}" for c in json.dumps(value, ensure_ascii=False))

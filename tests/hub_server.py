@@ -66,6 +66,8 @@ class HubServer:
     """Large files that were sent, by SHA-256."""
     asked: list[Asked] = field(default_factory=list)
     port: int = 0
+    released: threading.Event = field(default_factory=threading.Event)
+    """Until it is set a `slow` commit waits."""
     ended: threading.Event = field(default_factory=threading.Event)
 
     @property

@@ -6,7 +6,6 @@ import base64
 import hashlib
 import json
 import re
-import time
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -21,8 +20,8 @@ ON_COMMIT = {
     "refused": (200, {"Code": 10020000001, "Message": "file is sensitive", "Success": False}),
     "bad code": (200, {"Code": 10020000001, "Message": "file is sensitive"}),
 }
-"""Answers to a commit that is not made. Others: `nothing` accepts it and stores nothing, `not json` and `cut` make it and answer
-badly, `cut before` breaks off without making it."""
+"""Answers to a commit that is not made. Others: `nothing` accepts it and stores nothing, `not json` and `cut` make it and
+answer badly, `cut before` breaks off without making it."""
 
 
 class Writes:
@@ -95,7 +94,7 @@ class Writes:
         if what == "cut before":
             return self._cut()
         if what == "slow":
-            time.sleep(1.5)
+            self.hub.released.wait(20)
         self.hub.commits.append(body)
         for action in body["actions"] if what != "nothing" else []:
             if action["type"] == "lfs":
