@@ -113,6 +113,7 @@ class _Server(ThreadingHTTPServer):
 class _Handler(BaseHTTPRequestHandler):
     hub: HubServer
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # headers and body are two packets: else each answer waits 40 ms for an acknowledgement
 
     def log_message(self, *_: object) -> None:
         pass
