@@ -143,7 +143,8 @@ def _check(request: Request) -> None:
 
 def _connect(request: Request, report: Reporter, look: bool = True) -> Branch:
     """The branch, after account, repository and branch were looked at."""
-    held = token(request.apply)
+    with report.paused():
+        held = token(request.apply)
     branch = Branch(request.repo, request.branch, held)
     report.stage(f"ask ModelScope ({branch.host}) for {branch.repo}, branch {request.branch}")
     if held:

@@ -53,12 +53,13 @@ def blocked(subject: Subject) -> list[Fault]:
         outcome, lines = gate(view)
         if outcome in ("fail", "blocked"):
             right = "see python -m harness gate; --anyway publishes it as it is"
-            found.append(Fault(f"gate of {suite_name(view)}", f"{outcome}: {'; '.join(lines)[:300]}", right))
+            more = f" (and {len(lines) - 1} more)" if len(lines) > 1 else ""
+            found.append(Fault(f"gate of {suite_name(view)}", f"{outcome}: {lines[0] if lines else ''}{more}", right))
     return list(dict.fromkeys(found))
 
 
 def gate(view: RunView) -> tuple[str | None, list[str]]:
-    """What the suite's gate says of the variant, and its lines that do not pass; None for a suite without a gate.
+    """What the suite's gate says of the variant, and the lines that say so; None for a suite without a gate.
 
     The one place that calls the gate.
     """
@@ -75,7 +76,8 @@ def gate(view: RunView) -> tuple[str | None, list[str]]:
         verdicts = judge(whole, Policy.model_validate(policy))
     except Refused as refused:
         return "blocked", [str(fault) for fault in refused.faults]
-    return outcome(verdicts), [f"{v.name}: {v.reason}" for v in verdicts if v.outcome != "pass"]
+    worst = outcome(verdicts)
+    return worst, [f"{v.name}: {v.reason}" for v in verdicts if v.outcome == worst]
 
 
 def _only_variant(runs: Sequence[RunFolder]) -> str:

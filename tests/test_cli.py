@@ -28,7 +28,7 @@ def environment() -> dict[str, str]:
     return dict(os.environ, PYTHONPATH=str(ROOT))
 
 
-VERBS = ("run", "plan", "quantize", "verify", "infer", "fetch", "report", "schema")
+VERBS = ("run", "plan", "quantize", "verify", "infer", "fetch", "report", "publish", "schema")
 
 
 @pytest.mark.parametrize("verb", VERBS)
