@@ -109,10 +109,10 @@ def new_card(text: str | None, subject: Subject, request: Request) -> tuple[str,
     name = request.repo.partition("/")[2]
     keys = card_results.keys(subject, name if request.model_index else None)
     block = card.block(subject, request.language)
+    if card_text.MARKER.search(block):
+        raise Refused(Fault(README, "the block would hold a marker of its own", "rename the variant or task that holds it"))
     made = card_text.with_block(f"# {name}\n" if text is None else text, block)
     made, warnings = card_text.with_keys(made, keys)
-    if card_text.with_block(made, block) != made:
-        raise Refused(Fault(README, "the block would hold a marker of its own", "rename the variant or task that holds it"))
     return made, warnings
 
 

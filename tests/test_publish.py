@@ -157,6 +157,15 @@ def test_the_card_in_chinese_and_hugging_face_s_form(server, run):
     assert "## Measured results" in card(server) and card(server).count(card_text.BEGIN) == 1
 
 
+def test_no_name_can_forge_a_marker(server, run):
+    facts = run.read()
+    facts["suite"]["name"] = f"x {card_text.END}"
+    run.write(facts)
+    with pytest.raises(Refused, match="the block would hold a marker of its own"):
+        go(run)
+    assert not server.commits
+
+
 def test_a_repository_without_a_card_gets_one(server, run):
     del server.repos[KEY]["README.md"]
     go(run)
@@ -215,6 +224,27 @@ def test_a_commit_that_was_made_though_the_answer_broke_is_found(server, run, ho
     server.on_commit = how
     assert go(run) == "unknown"
     assert len(server.commits) == 1 and "but the commit was made" in capfd.readouterr().err
+
+
+def test_a_public_card_is_shown_without_a_token(server, run, monkeypatch):
+    monkeypatch.delenv("MODELSCOPE_API_TOKEN")
+    with pytest.raises(Refused, match="may not be read without a token"):
+        go(run, apply=False)
+    server.token = None
+    assert go(run, apply=False) is None and not any(one.secrets for one in server.asked[1:])
+
+
+def test_a_token_is_asked_for_where_somebody_can_answer(server, run, monkeypatch, capfd):
+    monkeypatch.delenv("MODELSCOPE_API_TOKEN")
+    monkeypatch.setattr(publish.sys, "stdin", type("Terminal", (), {"isatty": lambda self: True})())
+    monkeypatch.setattr(publish.getpass, "getpass", lambda *_, **__: TOKEN)
+    assert go(run) and TOKEN not in "".join(capfd.readouterr())
+
+
+def test_another_version_of_the_client_is_refused(server, run, monkeypatch):
+    monkeypatch.setattr(modelscope.metadata, "version", lambda _: "0.6.0")
+    with pytest.raises(Refused, match=r"publishing was built for 0\.5\.1; pip install modelscope-hub==0\.5\.1"):
+        go(run)
 
 
 def test_a_tag_is_refused(server, run):

@@ -326,6 +326,8 @@ class Branch(ModelScope):
 
     def _told(self, error: Exception, repo: Repo, file: RemoteFile | None = None) -> Exception:
         errors = self._errors
+        if isinstance(error, errors.PermissionDeniedError) and not self._token:
+            return forbidden(self.where, self.variable, False)
         if isinstance(error, errors.PermissionDeniedError):
             what = "the token may not do this: its account has no right to it, or it is a token for reading only"
             return Refused(Fault(self.where, what, "use a token of the owner that may write (modelscope.cn/my/myaccesstoken)"))
@@ -370,7 +372,7 @@ def _client() -> tuple[Any, Any, Any]:
     try:
         from modelscope_hub import api, config, errors
     except ImportError:
-        right = "pip install modelscope==1.40.2 modelscope-hub==0.5.1, or use --from huggingface"
+        right = f"pip install modelscope-hub=={VERSION} (fetch can use --from huggingface)"
         raise Refused(Fault("ModelScope's client", "is not installed", right)) from None
     logging.getLogger("modelscope_hub").setLevel(logging.CRITICAL)  # what matters is in the errors
     return api, config, errors
