@@ -23,6 +23,7 @@ from harness.store import RunFolder
 from reports import card_text
 from tests.conftest import ROOT, record, sample
 from tests.hub_server import HubServer, serving
+from tests.published import make_run
 from tests.reports.test_card_text import CARD, block_of
 
 REPO = "alice/Tiny-VL-AWQ"
@@ -34,31 +35,6 @@ RESULTS = "evaluation/s.json"
 @pytest.fixture
 def run(tmp_path: Path) -> RunFolder:
     return make_run(tmp_path / "r")
-
-
-def make_run(path: Path, **change: object) -> RunFolder:
-    """A Run of a baseline and one variant; `change` is made to the variant's Record."""
-    run = RunFolder(path)
-    asked = [sample(str(n), float(n % 4 > 0)) for n in range(40)]
-    run.add(record("bf16", "1"), asked)
-    run.add(record("int4", "2").model_copy(update=change), [*asked[:-1], sample("39", 0.0, "no")])
-    recipe = {"method": "awq", "num_bits": 4, "group_size": 128, "observer": "mse", "symmetric": True, "n_grid": 20}
-    recipe |= {"duo_scaling": True, "ignore": ["lm_head"], "mappings": [{}]}
-    structure = {"packed": {"language": 28}, "plain": {}, "num_bits": 4, "group_size": 128, "symmetric": True}
-    calibration = {"dataset": "demo", "used": 8, "asked": 8, "tokens": 99, "images": 8, "max_seq_length": 64, "seed": 0}
-    manifest = {"versions": {"llmcompressor": "0.14"}, "search": {"mappings": 12}, "calibration": calibration}
-    manifest["source"] = {"path": "/home/bob/secret/folder", "sha256": "0" * 64}
-    storage = {"total_bytes": 9000, "safetensors_bytes": 8000, "safetensors_files": 1}
-    variants = {
-        "bf16": {"content": "a", "storage": storage | {"safetensors_bytes": 16000}},
-        "int4": {"origin": "recipe", "content": "b", "recipe": recipe, "manifest": manifest, "structure": structure}
-        | {"storage": storage, "checkpoint": "/home/bob/secret/int4"},
-    }
-    suite = {"name": "s", "model": "demo", "baseline": "bf16", "variants": {"bf16": {}, "int4": {"recipe": {}}}}
-    suite["engine"] = {"env": {"SOME_KEY": "v4lue-of-it"}, "extra_args": ["--api-key", "hidden-hidden"]}
-    suite["workloads"] = {"accuracy": {"tasks": ["t"]}}
-    run.write({"suite": suite, "baseline": "bf16", "variants": variants, "cells": ["1", "2"]})
-    return run
 
 
 @pytest.fixture
