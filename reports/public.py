@@ -7,9 +7,11 @@ import os
 import re
 from typing import Any
 
-PATH = re.compile(r"(?<![\w.:/~*-])(?:~|[A-Za-z]:)?[/\\](?:(?:[^\s/\\'\"<>|:,;]|:(?=[^\s]))+[/\\])+([^\s/\\'\"<>|:,;]*)")
-"""An absolute path of two parts or more."""
-SECRET_NAME = re.compile(r"(?i)token|secret|passw|credential|api[_-]?key|access[_-]?key")
+_PART = r"[^\s/'\"`<>|,;:(){}\[\]]"
+PATH = re.compile(rf"(?<![\w./~*\])}}-])(?:file://|~)?/(?:{_PART}+/)+({_PART}*)")
+"""An absolute path of two parts or more; the rest of an address (https://host/a/b) and of a pattern (re:.*/a/b) is none."""
+SECRET_NAME = re.compile(r"(?i)token(?!s|i)|secret|passw|credential|api[_-]?key|access[_-]?key")
+"""Names of what holds a secret; not those that count or name tokens, as --max-num-batched-tokens and --tokenizer."""
 
 
 def text(value: str) -> str:
