@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import json
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -106,7 +107,10 @@ def _changed(text: str, keys: list[Key], line_end: str) -> tuple[str, list[str]]
             warnings.append(f"{key.name} of the front matter holds what others wrote: left alone")
             continue
         new = {k: v for k, v in old.items() if k != key.name} | ({} if value is None else {key.name: value})
-        changed = next((t for t in _ways(text, key, value, line_end) if _reads_as(t, new)), None)
+        try:
+            changed = next((t for t in _ways(text, key, value, line_end) if _reads_as(t, new)), None)
+        except TypeError:  # the card holds a date, a set or bytes there, which are not written here
+            changed = None
         if changed is None:
             warnings.append(f"{key.name} of the front matter cannot be changed without touching another key: left alone")
             continue
@@ -126,17 +130,20 @@ def _wanted(key: Key, old: Any) -> Any:
 
 def _read(text: str) -> dict[str, Any]:
     """The front matter's mapping; ValueError when it is none that can be changed as text."""
-    if sum(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=yaml.SafeLoader)) > MOST_ALIASES:
+    events = list(yaml.parse(text, Loader=yaml.SafeLoader))
+    if sum(isinstance(event, yaml.AliasEvent) for event in events) > MOST_ALIASES:
         raise ValueError("holds too many YAML aliases")
+    if any(isinstance(event, yaml.DocumentEndEvent) and event.explicit for event in events):
+        raise ValueError("ends with ... before its ---")
     node = yaml.compose(text, Loader=yaml.SafeLoader)
     if node is None:
         return {}
     if not isinstance(node, yaml.MappingNode) or node.flow_style:
         raise ValueError("is no list of keys and values")
-    names = [key.value for key, _ in node.value]
-    twice = next((name for name in names if names.count(name) > 1), None)
-    if twice is not None:
-        raise ValueError(f"holds the key {twice!r} twice")
+    names = [str(key.value) for key, _ in node.value]
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        raise ValueError(f"holds the key {twice[0]!r} twice")
     return dict(yaml.safe_load(text))
 
 
@@ -178,6 +185,8 @@ def _ways(text: str, key: Key, value: Any, line_end: str) -> Iterator[str]:
         else:
             dash = " " * held.start_mark.column + "- "
             yield text[:end] + "".join(dash + one + line_end for one in added) + text[end:]
+    if isinstance(held, yaml.ScalarNode) and isinstance(value, str) and held.start_mark.line == held.end_mark.line:
+        yield text[: held.start_mark.index] + scalar(value) + text[held.end_mark.index :]
     yield text[:start] + "".join(f"{indent}{line}{line_end}" for line in lines) + text[end:]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 
 import pytest
 import yaml
@@ -23,13 +24,14 @@ tasks: [visual-question-answering]
 ##new_version: x
 domain:
   - multi-modal
-base_model: old/name
+base_model:   'old/name'   # where from
 ---
 
 # My model
 
 Hand-written, with 中文 and émojis 🐟.
 """
+OLD = "base_model:   'old/name'   # where from"
 KEYS = [
     Key("base_model", "Qwen/Qwen3-VL-8B-Instruct"),
     Key("base_model_relation", "quantized"),
@@ -57,9 +59,10 @@ def test_the_rest_of_the_card_stays_byte_for_byte(line_end, mark):
     before = mark + CARD.replace("\n", line_end)
     after, warnings = changed(before)
     assert warnings == []
-    assert [line for line in before.split(line_end) if line not in after.split(line_end)] == ["base_model: old/name"]
+    assert [line for line in before.split(line_end) if line not in after.split(line_end)] == [OLD]
     new = [line for line in after.split(line_end) if line not in before.split(line_end)]
-    assert new[:2] == ["- w4a16", "base_model: Qwen/Qwen3-VL-8B-Instruct"] and new[2] == "base_model_relation: quantized"
+    assert new[:2] == ["- w4a16", "base_model:   Qwen/Qwen3-VL-8B-Instruct   # where from"]
+    assert new[2] == "base_model_relation: quantized"
     assert after.startswith(mark + "---") and after.count("\n") == after.count(line_end)
     assert front(after)["tags"] == ["1.0", "awq", "w4a16"] and front(after)["tasks"] == ["visual-question-answering"]
     assert front(after)["indexing"] == KEYS[-1].value
@@ -103,6 +106,7 @@ def test_markers_that_are_no_pair_are_refused(card, told):
         ("a: 2024-13-45\n", "month must be in 1..12"),
         ("a: &a [" + "*a, " * 30 + "]\n", "too many YAML aliases"),
         ("a: \x07\n", "is not valid YAML"),
+        ("a: 1\n...\n", "ends with ... before its ---"),
     ],
 )
 def test_front_matter_that_cannot_be_read_is_left_alone(text, told):
@@ -126,6 +130,21 @@ def test_what_others_wrote_is_left_alone_and_what_is_ours_is_taken_away():
     card = card.replace("theirs", "ours")
     assert with_keys(card, [Key("indexing", None, own=own)]) == ("---\nlicense: x\n---\n", [])
     assert with_keys("---\nlicense: x\n---\n", [Key("indexing", None)]) == ("---\nlicense: x\n---\n", [])
+
+
+@pytest.mark.parametrize("held", ["!!set {a, b}", "2024-01-01", "!!binary aGk="])
+def test_values_that_are_not_written_here_are_left_alone(held):
+    card = f"---\nlicense: x\ntags: {held}\n---\n"
+    assert with_keys(card, [KEYS[3]]) == (
+        card,
+        ["tags of the front matter cannot be changed without touching another key: left alone"],
+    )
+
+
+def test_a_long_front_matter_is_read_soon():
+    card = "---\n" + "".join(f"k{i}: v\n" for i in range(1000)) + "---\n"
+    began = time.monotonic()
+    assert with_keys(card, KEYS)[1] == [] and time.monotonic() - began < 10
 
 
 @pytest.mark.parametrize(
