@@ -125,7 +125,10 @@ def _scored(subject: Subject) -> list[Record]:
     return [
         r
         for r in subject.records()
-        if r.cell.workload == "accuracy" and not r.imported_from and r.metrics["score"].value is not None
+        if r.cell.workload == "accuracy"
+        and not r.imported_from
+        and "score" in r.metrics
+        and r.metrics["score"].value is not None
     ]
 
 
