@@ -71,9 +71,9 @@ def publish(request: Request, report: Reporter, show: Callable[[str], None]) -> 
         report.line(f"{'published anyway' if request.apply else '--apply would refuse'}: {fault}")
     for line in _remarks(subject):
         report.line(line)
+    branch = _connect(request, report)
     given = [Change.of(card_results.results_path(run), card_results.results(run)) for run in subject.runs]
     given += _weights(subject, report) if request.weights else []
-    branch = _connect(request, report)
     with _alone(branch) if request.apply else contextlib.nullcontext():
         seen = _Seen.of(branch)
         text = _text(branch, seen)
@@ -217,15 +217,15 @@ def _text(branch: Branch, seen: _Seen) -> str | None:
 def _apply(branch: Branch, seen: _Seen, changes: list[Change], message: str, report: Reporter) -> str:
     """Send what is large, look once more, commit, read back."""
     large = [c for c in changes if branch.is_large(c)]
-    absent = branch.absent(large) if large else {}
     for number, change in enumerate(large, 1):
         what = f"send {change.path} ({number} of {len(large)}), MiB"
-        if change.sha256 not in absent:
+        place = branch.place_for(change)
+        if place is None:
             report.line(f"{change.path} is on the hub already, it is not sent again")
             continue
         total = -(-change.size >> 20)
         report.stage(what)
-        branch.store(change, absent.pop(change.sha256), lambda sent, t=total, w=what: report.update(sent >> 20, t, w))  # type: ignore[misc]
+        branch.store(change, place, lambda sent, t=total, w=what: report.update(sent >> 20, t, w))  # type: ignore[misc]
     if branch.read(README) != seen.card:
         raise CellFailed(f"{README} of {branch.where} was changed since it was read; nothing was written, run it again")
     report.stage(f"commit {len(changes)} files")
@@ -234,7 +234,7 @@ def _apply(branch: Branch, seen: _Seen, changes: list[Change], message: str, rep
     except Uncertain as error:
         wrong = _not_there(branch, changes)
         if wrong and branch.read(README) == seen.card:
-            raise CellFailed(f"{error}; nothing was changed") from None
+            raise CellFailed(f"{error}; nothing has changed so far") from None
         if wrong:
             raise CellFailed(f"{error}; {wrong} is not what was sent: look at the page") from None
         report.line(f"{error}; but the commit was made")

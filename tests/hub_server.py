@@ -55,6 +55,9 @@ class HubServer:
     """What fails with status 200 and `Success: false`: `listing`, `info`, `create`, `commit`."""
     reader: bool = False
     """Whether the token may only read."""
+    failing: dict[str, list[int]] = field(default_factory=dict)
+    """Part of an address (`$` is its end) to the statuses that it is answered with, one after another and the last for
+    ever; 200 works, 0 closes the connection. Each comes with a Retry-After of a minute."""
     on_commit: str = ""
     """What a commit does instead of working, see tests/hub_writes.py."""
     meanwhile: dict[int, bytes] = field(default_factory=dict)
@@ -73,6 +76,14 @@ class HubServer:
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
+
+    def failure(self, path: str) -> int | None:
+        """The status a request is to fail with, if it is to fail."""
+        for part, statuses in self.failing.items():
+            if part in f"{path}$":
+                status = statuses.pop(0) if len(statuses) > 1 else statuses[0]
+                return None if status == 200 else status
+        return None
 
     def fetched(self) -> list[str]:
         """The files whose bytes were sent, in order; with `@N` where a part from byte N on was asked for."""
@@ -127,6 +138,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self) -> None:
         secrets = f"{self.headers.get('Authorization', '')} {self.headers.get('Cookie', '')}".strip()
         self.hub.asked.append(Asked(self.command, self.path, self.headers.get("Range"), secrets))
+        if self._fails():
+            return None
         url = urlsplit(self.path)
         path, query = unquote(url.path), {k: v[0] for k, v in parse_qs(url.query).items()}
         if path.startswith("/cdn/"):
@@ -142,6 +155,15 @@ class _Handler(BaseHTTPRequestHandler):
         if got := re.fullmatch(r"/(datasets/)?([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
             return self._huggingface_file(f"{'datasets' if got[1] else 'models'}/{got[2]}", got[4])
         self._json(404, {"Code": 404, "Message": "not found"})
+
+    def _fails(self) -> bool:
+        status = self.hub.failure(self.path)
+        if status == 0:
+            self.close_connection = True
+            self.connection.shutdown(2)
+        elif status is not None:
+            self._json(status, {"Code": status, "Message": "sorry", "Success": False}, {"Retry-After": "60"})
+        return status is not None
 
     def _modelscope(self, repo: str, what: str, query: dict[str, str]) -> None:
         files = self.hub.repos.get(repo)

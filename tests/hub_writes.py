@@ -21,7 +21,7 @@ ON_COMMIT = {
     "bad code": (200, {"Code": 10020000001, "Message": "file is sensitive"}),
 }
 """Answers to a commit that is not made. Others: `nothing` accepts it and stores nothing, `not json` and `cut` make it and
-answer badly, `cut before` breaks off without making it."""
+answer badly, `cut before` breaks off without making it, `slow` makes it once released and `late` answers once released."""
 
 
 class Writes:
@@ -36,12 +36,16 @@ class Writes:
     def do_PUT(self: Any) -> None:
         data = self._body()
         self._note()
+        if self._fails():
+            return None
         self.hub.blobs[self.path.rpartition("/")[2]] = data
         self._json(200, {"Code": 200, "Success": True})
 
     def do_GET(self: Any) -> None:
         if urlsplit(self.path).path == "/openapi/v1/users/me":
             secrets = self._note()
+            if self._fails():
+                return None
             if self.hub.token and self.hub.token not in secrets:
                 return self._json(401, {"success": False, "code": "InvalidAuthentication", "message": "no"})
             return self._json(200, {"success": True, "data": {"sub": "1", "name": "alice", "email": "a@example.com"}})
@@ -57,6 +61,8 @@ class Writes:
 
     def _write(self: Any, body: dict[str, Any]) -> None:
         secrets, path = self._note(), unquote(urlsplit(self.path).path)
+        if self._fails():
+            return None
         if self.hub.token and self.hub.token not in secrets:
             return self._json(401, {"Code": 401, "Message": "no", "Success": False})
         if path == "/api/v1/models":
@@ -103,6 +109,8 @@ class Writes:
             else:
                 files[action["path"]] = base64.b64decode(action["content"])
                 assert len(files[action["path"]]) == action["size"]
+        if what == "late":
+            self.hub.released.wait(20)
         if what == "cut":
             return self._cut()
         if what == "not json":

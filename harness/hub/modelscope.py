@@ -74,7 +74,7 @@ class ModelScope:
             raise Refused(Fault(self.variable, "holds characters that no token has", "copy it again"))
         settings = Config(token=self._token)
         self._endpoint = settings.endpoint
-        self.host = urlsplit(self._endpoint).netloc
+        self.host = urlsplit(self._endpoint).netloc.rpartition("@")[2]
         self._api = api.HubApi(config=settings)
 
     def files(self, repo: Repo) -> list[RemoteFile]:
@@ -178,6 +178,11 @@ class Branch(ModelScope):
             what = f"modelscope-hub {installed} is installed, publishing was built for {VERSION}"
             raise Refused(Fault("ModelScope's client", what, f"pip install modelscope-hub=={VERSION}"))
         super().__init__(token)
+        from requests.adapters import HTTPAdapter
+
+        for scheme in ("http://", "https://"):
+            # Retries are counted here: the client's own would sleep for as long as a hub says, and hide its status.
+            self._api.legacy._session.mount(scheme, HTTPAdapter(max_retries=0))
         self.repo = Repo("model", name, branch)
         self.where = f"{self.repo} at {self.host}"
 
@@ -258,15 +263,11 @@ class Branch(ModelScope):
 
         return bool(_upload._is_lfs(change.path, change.size, "model"))
 
-    def absent(self, changes: Sequence[Change]) -> dict[str, str]:
-        """Which large files the hub does not hold yet: SHA-256 to where they are to be sent."""
-        objects = [{"oid": c.sha256, "size": c.size} for c in changes]
-        found: dict[str, str] = {}
-        for first in range(0, len(objects), 64):  # the client's own limit
-            some = objects[first : first + 64]
-            told = self._ask(lambda some=some: self._api.legacy.validate_blobs(self.repo.name, "model", some))  # type: ignore[misc]
-            found |= {oid: href for oid, href in told.items() if href}
-        return found
+    def place_for(self, change: Change) -> str | None:
+        """Where a large file is to be sent, an address that may run out; None when the hub holds it already."""
+        asked = [{"oid": change.sha256, "size": change.size}]
+        told = self._ask(lambda: self._api.legacy.validate_blobs(self.repo.name, "model", asked))
+        return str(told[change.sha256]) if told.get(change.sha256) else None
 
     def store(self, change: Change, target: str, moved: Moved) -> None:
         """Send one large file to `target`, whole and in one request; sent again from its beginning when that breaks off."""
@@ -287,15 +288,14 @@ class Branch(ModelScope):
             operations = [self._operation(change) for change in changes]
             answer = self._api.legacy.create_commit(self.repo.name, "model", operations, message, self.repo.revision)
         except errors.RateLimitError as error:
-            wait = f"in {error.retry_after} s" if error.retry_after else "in some minutes"
-            raise CellFailed(f"{self.where}: takes no more commits for now; nothing was changed, try again {wait}") from None
+            raise CellFailed(f"{self._too_many('commits', error)}; nothing was changed") from None
         except Exception as error:
             body = getattr(error, "response_body", None)
             code = body.get("Code") if isinstance(body, dict) else None
             if isinstance(error, errors.AlreadyExistsError) or code == 10030000001:
                 raise CellFailed(f"{self.where}: another commit came in between; run the same command again") from None
             told = self._told(error, self.repo)
-            raise (Uncertain(str(told)) if isinstance(told, Unreachable) else told) from None
+            raise (Uncertain(str(told)) if isinstance(told, CellFailed) else told) from None
         if not isinstance(answer, dict) or not answer.get("oid"):  # 200 with a bad `Code` comes back as a success
             raise Uncertain(f"{self.where}: the hub names no commit{self._words(answer)}")
         return str(answer["oid"])
@@ -335,11 +335,18 @@ class Branch(ModelScope):
             return unauthorized(self.where, self.variable, bool(self._token))
         if isinstance(error, errors.NotExistError):
             return missing(self.where, repo, self.variable, bool(self._token))
+        if isinstance(error, errors.RateLimitError):
+            return Unreachable(self._too_many("requests", error))
         if isinstance(error, errors.APIError) and not error.retryable:
             return CellFailed(f"{self.where}: the hub says no{self._words(error.response_body)}")
         if isinstance(error, ValueError) and not isinstance(error, errors.HubError):
-            return Unreachable(f"{self.host} answers with something that is no JSON")
-        return super()._told(error, repo, file)
+            return Unreachable(f"{self.host} answers with something that is no JSON; see whether it is a hub")
+        told = super()._told(error, repo, file)
+        return Unreachable(f"{told}; check the network, or try again later") if isinstance(told, Unreachable) else told
+
+    def _too_many(self, what: str, error: Any) -> str:
+        wait = f"in {error.retry_after} s" if error.retry_after else "in some minutes"
+        return f"{self.where}: takes no more {what} for now, try again {wait}"
 
     def _words(self, body: Any) -> str:
         """What the hub gives as its reason, in one line and without the token."""
