@@ -245,7 +245,7 @@ def _not_measured(subject: Subject, say: Any) -> Iterator[str]:
     records = subject.records()
     absent = [w for w in WORKLOADS if not any(r.cell.workload == w for r in records)]
     if absent:
-        yield say("Not in these Runs: {what}.", what=", ".join(say(w) for w in absent))
+        yield say("Not in these Runs: {what}.", what=say(", ").join(say(w) for w in absent))
     reasons: dict[str, list[str]] = {}
     for name, why in dict.fromkeys((n, m.reason) for r in records for n, m in r.metrics.items() if m.value is None):
         reasons.setdefault(why or say("no reason was recorded"), []).append(code(name))

@@ -82,7 +82,7 @@ def with_keys(card: str, keys: list[Key]) -> tuple[str, list[str]]:
     found = FRONT.match(card)
     line_end = line_end_of(card)
     if found is None:
-        if re.match(r"\ufeff?(?:[ \t]*\r?\n)*---[ \t]*\r?(\n|\Z)", card):
+        if re.match(r"\ufeff?(?:[ \t]*\r?\n)*---[ \t]*(\r|\n|\Z)", card):
             return card, ["the card begins with --- and no second --- ends its front matter: left alone"]
         mark = "\ufeff" if card.startswith("\ufeff") else ""
         text, warnings = _changed("", keys, line_end)

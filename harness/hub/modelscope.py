@@ -74,7 +74,12 @@ class ModelScope:
             raise Refused(Fault(self.variable, "holds characters that no token has", "copy it again"))
         settings = Config(token=self._token)
         self._endpoint = settings.endpoint
-        self.host = urlsplit(self._endpoint).netloc.rpartition("@")[2]
+        try:
+            self.host = urlsplit(self._endpoint).netloc.rpartition("@")[2]
+        except ValueError as error:
+            raise Refused(
+                Fault("MODELSCOPE_ENDPOINT", f"is no address ({error})", "for example https://modelscope.cn")
+            ) from None
         self._api = api.HubApi(config=settings)
 
     def files(self, repo: Repo) -> list[RemoteFile]:

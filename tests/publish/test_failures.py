@@ -134,6 +134,22 @@ def test_a_tag_is_refused(server, run):
         go(run, branch="../x")
 
 
+def test_an_address_that_is_none_is_refused(server, run, monkeypatch):
+    monkeypatch.setenv("MODELSCOPE_ENDPOINT", "http://[bad")
+    with pytest.raises(Refused, match="MODELSCOPE_ENDPOINT: is no address"):
+        go(run)
+
+
+def test_a_login_left_on_the_disk_is_not_used(server, run, monkeypatch):
+    from modelscope_hub.config import HubConfig
+
+    monkeypatch.setenv("MODELSCOPE_API_TOKEN", "")
+    HubConfig().save_token("ms-an-older-login")
+    with pytest.raises(Refused, match="may not be read without a token"):
+        go(run, apply=False)
+    assert not any(one.secrets for one in server.asked)
+
+
 def test_a_hub_that_is_down_is_given_up_soon(server, run, monkeypatch):
     monkeypatch.setenv("MODELSCOPE_ENDPOINT", "http://127.0.0.1:9")
     began = time.monotonic()

@@ -118,6 +118,8 @@ def test_front_matter_that_cannot_be_read_is_left_alone(text, told):
 def test_front_matter_without_an_end_is_left_alone():
     after, warnings = with_keys("---\nlicense: x\n# T\n", KEYS)
     assert after == "---\nlicense: x\n# T\n" and "no second ---" in warnings[0]
+    card = "---\rlicense: x\r---\r# T"  # no line of it ends as any other file's
+    assert with_keys(card, KEYS)[0] == card
 
 
 def test_what_others_wrote_is_left_alone_and_what_is_ours_is_taken_away():
