@@ -13,11 +13,13 @@ from harness import cli, plan, publish
 from harness.errors import CellFailed, Fault, Refused
 from harness.progress import Reporter
 from harness.publish import Request
+from harness.record import CellId, Metric
 from harness.store import RunFolder
 from reports import card_text
 from tests.conftest import record, sample
 from tests.publish.published import KEY, REPO, RESULTS, TOKEN, card, go, make_run, weights_of
 from tests.reports.test_card_text import CARD, block_of
+from tests.test_compare_speed import trial
 
 
 def test_the_card_is_shown_and_nothing_is_written(server, run, capfd):
@@ -241,3 +243,51 @@ def test_several_runs_make_one_card(server, run, tmp_path):
         other.write(facts)
         with pytest.raises(Refused, match="measured another checkpoint as int4"):
             publish.publish(Request([run.path, other.path], REPO), report, print)
+
+
+def with_speed(run: RunFolder, **change: object) -> RunFolder:
+    """The Run with throughput and memory of both arms as well; `change` is made to the variant's Records."""
+    keys = ["1", "2"]
+    for name, rates, weights, update in (("bf16", (100, 101, 99), 16.0, {}), ("int4", (150, 151, 149), 6.0, change)):
+        for level in (1, 8):
+            for number, rate in enumerate(rates, 1):
+                made = trial(name, number, number, level=level, output_throughput=float(rate * level))
+                keys.append(run.add(made.model_copy(update=update)).cell.key)
+        held = {
+            "weights_gib": Metric(value=weights, unit="GiB", source="log"),
+            "kv_cache_tokens": Metric.missing("tokens", "mute"),
+        }
+        made = record(name, f"m{name}", workload="memory")
+        cell = CellId(variant=name, workload="memory", point={"load": "image512"}, key=f"m{name}")
+        keys.append(run.add(made.model_copy(update={"cell": cell, "metrics": held, **update})).cell.key)
+    run.write(run.read() | {"cells": keys})
+    return run
+
+
+def test_speed_and_memory_stand_in_the_block(server, run):
+    go(with_speed(run))
+    block = block_of(card(server))
+    assert "- Output tokens/s, times the baseline's: from 1.50" in block and "throughput/image512-concurrency8" in block
+    assert "- weights\\_gib: 6 GiB, the baseline 16 GiB." in block or "- weights_gib: 6 GiB, the baseline 16 GiB." in block
+    assert "- `kv_cache_tokens`: mute." in block and "Not in these Runs: latency." in block
+    assert (
+        len([line for line in block.splitlines() if line.startswith("| int4 ") and "1,200" in line]) == 2
+    )  # compared, and alone
+    assert json.loads(server.repos[KEY][RESULTS])["speed"][0]["speedup"]["value"] > 1.4
+
+
+def test_random_weights_show_speed_and_no_accuracy(server, tmp_path):
+    run = with_speed(make_run(tmp_path / "random", random_weights=True), random_weights=True)
+    go(run)
+    block = block_of(card(server))
+    assert "> **Random weights**: the model was never trained." in block and "from 1.50" in block
+    assert "72.50" not in block and "an accuracy of random weights says nothing" in block
+    assert "indexing" not in card(server) and "accuracy" not in card(server).split("---\n")[1]
+
+
+def test_invalid_speed_gives_no_ratio(server, run):
+    with_speed(run, status="invalid", reason="cache hits")
+    with pytest.raises(Refused, match="invalid: cache hits"):
+        go(run)
+    go(run, anyway=True)
+    assert "times the baseline" not in card(server) and "it is invalid: cache hits." in card(server)
