@@ -14,7 +14,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from harness import __version__, cli_judge, cli_report
+from harness import __version__, cli_judge, cli_publish, cli_report
 from harness.errors import CellFailed, Fault, Refused
 
 
@@ -104,6 +104,7 @@ def _parser() -> argparse.ArgumentParser:
     shape.set_defaults(do=_shape)
 
     cli_judge.add(verbs)
+    cli_publish.add(verbs)
 
     schema = verbs.add_parser("schema", help="the suite's JSON Schema, for editors")
     schema.set_defaults(do=_schema)

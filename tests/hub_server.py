@@ -48,13 +48,42 @@ class HubServer:
     """Whether ModelScope's listing tells SHA-256."""
     forged: set[str] = field(default_factory=set)
     """Paths whose bytes differ from what is listed."""
+    visibility: dict[str, int] = field(default_factory=dict)
+    """`models/o/n` to 1 (private) or 5 (public); public where nothing is said."""
+    branches: list[str] = field(default_factory=lambda: ["master"])
+    silent: set[str] = field(default_factory=set)
+    """What fails with status 200 and `Success: false`: `listing`, `info`, `create`, `commit`."""
+    reader: bool = False
+    """Whether the token may only read."""
+    failing: dict[str, list[int]] = field(default_factory=dict)
+    """Part of an address (`$` is its end) to the statuses that it is answered with, one after another and the last for
+    ever; 200 works, 0 closes the connection. Each comes with a Retry-After of a minute."""
+    on_commit: str = ""
+    """What a commit does instead of working, see tests/hub_writes.py."""
+    meanwhile: dict[int, bytes] = field(default_factory=dict)
+    """A number of card reads, and the card that another writer puts there just after it."""
+    card_reads: int = 0
+    commits: list[dict[str, object]] = field(default_factory=list)
+    """The bodies of the commits that were made."""
+    blobs: dict[str, bytes] = field(default_factory=dict)
+    """Large files that were sent, by SHA-256."""
     asked: list[Asked] = field(default_factory=list)
     port: int = 0
+    released: threading.Event = field(default_factory=threading.Event)
+    """Until it is set a `slow` commit waits."""
     ended: threading.Event = field(default_factory=threading.Event)
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
+
+    def failure(self, path: str) -> int | None:
+        """The status a request is to fail with, if it is to fail."""
+        for part, statuses in self.failing.items():
+            if part in f"{path}$":
+                status = statuses.pop(0) if len(statuses) > 1 else statuses[0]
+                return None if status == 200 else status
+        return None
 
     def fetched(self) -> list[str]:
         """The files whose bytes were sent, in order; with `@N` where a part from byte N on was asked for."""
@@ -71,7 +100,9 @@ class HubServer:
 def serving(hub: HubServer) -> Iterator[HubServer]:
     """Serve `hub` on a free port for the block."""
 
-    class Handler(_Handler):
+    from tests.hub_writes import Writes
+
+    class Handler(Writes, _Handler):
         pass
 
     Handler.hub = hub
@@ -93,6 +124,7 @@ class _Server(ThreadingHTTPServer):
 class _Handler(BaseHTTPRequestHandler):
     hub: HubServer
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # headers and body are two packets: else each answer waits 40 ms for an acknowledgement
 
     def log_message(self, *_: object) -> None:
         pass
@@ -106,6 +138,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self) -> None:
         secrets = f"{self.headers.get('Authorization', '')} {self.headers.get('Cookie', '')}".strip()
         self.hub.asked.append(Asked(self.command, self.path, self.headers.get("Range"), secrets))
+        if self._fails():
+            return None
         url = urlsplit(self.path)
         path, query = unquote(url.path), {k: v[0] for k, v in parse_qs(url.query).items()}
         if path.startswith("/cdn/"):
@@ -122,17 +156,31 @@ class _Handler(BaseHTTPRequestHandler):
             return self._huggingface_file(f"{'datasets' if got[1] else 'models'}/{got[2]}", got[4])
         self._json(404, {"Code": 404, "Message": "not found"})
 
+    def _fails(self) -> bool:
+        status = self.hub.failure(self.path)
+        if status == 0:
+            self.close_connection = True
+            self.connection.shutdown(2)
+        elif status is not None:
+            self._json(status, {"Code": status, "Message": "sorry", "Success": False}, {"Retry-After": "60"})
+        return status is not None
+
     def _modelscope(self, repo: str, what: str, query: dict[str, str]) -> None:
         files = self.hub.repos.get(repo)
         if files is None:
             return self._json(404, {"Code": 10010205001, "Message": "not found", "Success": False})
         if what == "/revisions":
-            return self._data({"RevisionMap": {"Branches": [{"Revision": "master"}], "Tags": [{"Revision": "v1.0"}]}})
+            branches = [{"Revision": name} for name in self.hub.branches]
+            return self._data({"RevisionMap": {"Branches": branches, "Tags": [{"Revision": "v1.0"}]}})
         if what == "":
-            return self._data({"Name": repo.rpartition("/")[2]})
-        if query.get("Revision") != "master":
+            if "info" in self.hub.silent:
+                return self._json(200, {"Code": 10010205001, "Message": "not found", "Success": False})
+            return self._data({"Name": repo.rpartition("/")[2], "Visibility": self.hub.visibility.get(repo, 5)})
+        if query.get("Revision") not in self.hub.branches:
             return self._json(404, {"Code": 10010205002, "Message": "no such revision", "Success": False})
         if what in ("/repo/files", "/repo/tree"):
+            if "listing" in self.hub.silent:
+                return self._json(200, {"Code": 500, "Message": "sorry", "Success": False})
             listed = [
                 {
                     "Path": p,
@@ -146,6 +194,10 @@ class _Handler(BaseHTTPRequestHandler):
             folders = sorted({p.rpartition("/")[0] for p in files} - {""})
             return self._data({"Files": listed + [{"Path": f, "Name": f, "Type": "tree", "Size": 0} for f in folders]})
         self._file(repo, query["FilePath"], {})
+        if query["FilePath"] == "README.md":
+            self.hub.card_reads += 1
+            if self.hub.card_reads in self.hub.meanwhile:
+                files["README.md"] = self.hub.meanwhile[self.hub.card_reads]
 
     def _huggingface_info(self, repo: str, revision: str) -> None:
         files = self.hub.repos.get(repo)

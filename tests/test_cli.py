@@ -28,7 +28,23 @@ def environment() -> dict[str, str]:
     return dict(os.environ, PYTHONPATH=str(ROOT))
 
 
-VERBS = ("run", "plan", "quantize", "verify", "infer", "fetch", "report", "pick", "compare", "gate", "import", "schema")
+VERBS = (
+    "run",
+    "plan",
+    "quantize",
+    "verify",
+    "infer",
+    "fetch",
+    "report",
+    "pick",
+    "compare",
+    "gate",
+    "import",
+    "publish",
+    "tune",
+    "shape",
+    "schema",
+)
 
 
 @pytest.mark.parametrize("verb", VERBS)

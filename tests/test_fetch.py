@@ -18,6 +18,7 @@ from harness import cli, files, hub
 from harness import fetch as fetching
 from harness.errors import CellFailed, Refused
 from harness.fetch import fetch
+from harness.hub import base, modelscope
 from harness.plan import resolve_model
 from harness.progress import Reporter
 from tests.conftest import ROOT
@@ -81,14 +82,14 @@ def model(tmp_path: Path) -> dict[str, bytes]:
 
 @pytest.fixture
 def server(tmp_path: Path, model: dict[str, bytes], monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
-    hub._modelscope_client()  # sets what the client reads when it is imported
+    modelscope._client()  # sets what the client reads when it is imported
     from modelscope_hub import _download, _legacy_api
 
     monkeypatch.chdir(tmp_path)
     with serving(HubServer({f"models/{NAME}": model})) as held:
         for name, value in environment(tmp_path, held).items():
             monkeypatch.setenv(name, value)
-        monkeypatch.setattr(hub, "PAUSES", (0.01, 0.01))
+        monkeypatch.setattr(base, "PAUSES", (0.01, 0.01))
         monkeypatch.setattr(_download, "DOWNLOAD_INTEGRITY_RETRY_BACKOFF", 0.01)
         monkeypatch.setattr(_legacy_api, "REPO_TREE_PAGE_MAX_ATTEMPTS", 1)
         yield held
@@ -311,7 +312,7 @@ def test_a_hub_that_fails_midway_is_given_up_once(server, monkeypatch):
     with pytest.raises(hub.Unreachable, match="answers with status 503; what has arrived stays"):
         get()
     asked = [one for one in server.asked if "FilePath" in one.path]
-    assert len(asked) <= fetching.WORKERS * (len(hub.PAUSES) + 1)
+    assert len(asked) <= fetching.WORKERS * (len(base.PAUSES) + 1)
 
 
 def test_no_room_is_refused_before_anything_is_written(server, monkeypatch):
