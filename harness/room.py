@@ -69,10 +69,7 @@ def faults(name: str, expected: Forecast, settings: EngineSettings) -> list[Faul
     if expected.weights_gib + expected.allowance_gib > room:
         offload = settings.cpu_offload_gb + expected.least_gib - room
         what = f"does not fit: {sizes}, and vLLM may use {room:.1f} of {described['memory_gib']:.1f} GiB of {card}"
-        right = (
-            f"leave it out with --only, measure it elsewhere and name that Run (variants.{name}.run), or, for accuracy only, "
-            f"variants.{name}.engine: {{cpu_offload_gb: {offload:.0f}}}"
-        )
+        right = f"leave it out with --only, or, for accuracy only, variants.{name}.engine: {{cpu_offload_gb: {offload:.0f}}}"
         return [Fault(where, what, right)]
     if expected.least_gib > room:
         left = room - expected.weights_gib - expected.allowance_gib
