@@ -171,8 +171,14 @@ class Workloads(Strict):
             yield "divergence", self.accuracy
 
 
+SHAPE_CALIBRATION = {"dataset": "demo", "samples": 16}
+
+
 class Shape(Strict):
-    """A model of random weights in the shape of a real one: for size, memory, speed and energy, never for accuracy."""
+    """A model of random weights in the shape of a real one: for size, memory, speed and energy, never for accuracy.
+
+    Its recipes are calibrated on a few samples of the demo, whatever `calibration` says: there is nothing to preserve.
+    """
 
     shape: Literal["qwen3_vl_8b"]
     """Which one; `python -m harness shape NAME` makes its checkpoint."""
@@ -225,7 +231,11 @@ class Suite(Strict):
     @model_validator(mode="before")
     @classmethod
     def _expand(cls, data: Any) -> Any:
-        return axes.expand_settings(axes.expand_grid(data)) if isinstance(data, dict) else data
+        if not isinstance(data, dict):
+            return data
+        if isinstance(data.get("model"), dict):
+            data = data | {"calibration": SHAPE_CALIBRATION}
+        return axes.expand_settings(axes.expand_grid(data))
 
     @model_validator(mode="after")
     def _engines_are_settings(self) -> Suite:

@@ -8,10 +8,10 @@ import pytest
 
 from harness import device, room
 from harness.limits import decode_step, kv_bytes_per_token
+from harness.shape import QWEN3_VL_8B
 from harness.suite import EngineSettings
 from quantize.checkpoint import tensors
 from tests.quantize import shapes
-from tests.shape_8b import TEXT, VISION
 
 BF16, INT4 = int(16.33 * 2**30), int(6.73 * 2**30)
 
@@ -20,7 +20,7 @@ BF16, INT4 = int(16.33 * 2**30), int(6.73 * 2**30)
 def shape(tmp_path_factory):
 
     folder = tmp_path_factory.mktemp("shape")
-    (folder / "config.json").write_text(json.dumps({"text_config": TEXT, "vision_config": VISION}))
+    (folder / "config.json").write_text(json.dumps(QWEN3_VL_8B))
     return folder
 
 
