@@ -24,6 +24,10 @@ from harness.store import RunFolder
 
 ARM_FIELDS = ("checkpoint", "repeat")
 """What the two arms of a Comparison may differ in: fields of a Record's identity, dotted below the first."""
+PLACEMENT = ("engine.cpu_offload_gb", "engine.gpu_memory_utilization", "engine.kv_cache_gib")
+"""Where weights and cache lie, and how much of it there is: answers do not depend on it, so accuracy may differ in it."""
+ELSEWHERE = ("device", "engine.tensor_parallel_size")
+"""What may differ too where an arm was taken over from another Run; it is told beside the figures."""
 ALL = "all"
 """The name of the total over all tasks."""
 EXAMPLES = 24
@@ -92,6 +96,8 @@ class Comparison:
     """The candidate is the baseline once more: what differs is the noise floor."""
     total: bool = False
     """Over several tasks together."""
+    apart: str = ""
+    """In what the arms' places differ, where that is allowed: `device: H100 and RTX 4080`."""
     examples: tuple[Lost, ...] = ()
     """The first so many (`EXAMPLES`) of the lost documents, for people to look at; none for a total."""
 
@@ -124,6 +130,13 @@ def unlike(baseline: Record, candidate: Record, may_differ: Sequence[str] = ARM_
             yield f"{path}: {before} and {after}"
 
     return list(walk(baseline.provenance.identity, candidate.provenance.identity, ""))
+
+
+def asked_unlike(baseline: Record, candidate: Record, may_differ: Sequence[str]) -> tuple[list[str], list[str]]:
+    """`unlike` for answers: the fields that forbid a comparison, and those that are only told beside it."""
+    placed = [*PLACEMENT, *(ELSEWHERE if baseline.taken_from or candidate.taken_from else ())]
+    forbid = unlike(baseline, candidate, [*may_differ, *placed])
+    return forbid, [line for line in unlike(baseline, candidate, may_differ) if line not in forbid]
 
 
 def compare_pairs(task: str, arms: Arms, pairs: Pairs[Sampled], noise: bool = False) -> Comparison:
@@ -206,7 +219,7 @@ def compare_arms(
     )
     name = [[str(run.path.resolve()), arm] for run, arm in (baseline, candidate)]
     state = [
-        [task, run.state(one.cell.key), one.provenance.identity, one.status, one.reason, one.samples]
+        [task, run.state(one.cell.key), one.provenance.identity, one.status, one.reason, one.samples, one.taken_from]
         for (run, _), records in ((baseline, before), (candidate, after))
         for task, one in records.items()
     ]
@@ -262,7 +275,7 @@ def _compare_arms(
         if broken:
             faults += broken
             continue
-        differing = "; ".join(unlike(one, two, may_differ))
+        differing, apart = ("; ".join(fields) for fields in asked_unlike(one, two, may_differ))
         if differing:
             differ.setdefault(differing, []).append(task)
             if not anyway:
@@ -275,7 +288,7 @@ def _compare_arms(
             continue
         noise = _same(one, two)
         tally = Tally.of(pairs, task)
-        found.append(compare_tally(task, arms, tally, noise, examples=_examples(pairs)))
+        found.append(compare_tally(task, arms, tally, noise, examples=_examples(pairs), apart=apart))
         tallies.append(tally)
     # What differs on all tasks is one fault, not one for each.
     for what, names in differ.items():

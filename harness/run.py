@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from harness import engine, environments, files, room, workloads
+from harness import elsewhere, engine, environments, files, room, workloads
 from harness.errors import CellFailed, Fault, Refused
 from harness.plan import Plan, PlannedCell, PlannedVariant, make_plan
 from harness.progress import Reporter
@@ -57,7 +57,9 @@ def _carry_out(plan: Plan, folder: RunFolder, checkpoints: Path, report: Reporte
         plan = make_plan(plan.suite, checkpoints, only)
         failures += [str(fault) for fault in plan.faults]
     folder.write(run_facts(plan, folder.read()))
-    missing = [c for c in plan.cells if c.identity is not None and not _done(folder, c)]
+    for variant in plan.variants:
+        elsewhere.take_over(variant.path, variant.taken, folder) if variant.taken else None
+    missing = [c for c in plan.cells if c.identity is not None and not c.taken and not _done(folder, c)]
     try:
         report.stage("measuring what the device can do")
         workloads.prepare({c.workload for c in missing})
@@ -78,7 +80,7 @@ def preflight(plan: Plan, folder: RunFolder, fresh: bool = False, tell: Callable
 
     tell: gets a line for each document that will not be asked and counts as wrong.
     """
-    missing = [c for c in plan.cells if fresh or c.identity is None or not _done(folder, c)]
+    missing = [c for c in plan.cells if not c.taken and (fresh or c.identity is None or not _done(folder, c))]
     found: list[Fault] = []
     for name, spec in plan.suite.workloads.named():
         points = list({json.dumps(c.point): c.point for c in missing if c.workload == name}.values())
@@ -102,7 +104,9 @@ def run_facts(plan: Plan, earlier: dict[str, Any]) -> dict[str, Any]:
             "recipe": variant.recipe.model_dump(mode="json") if variant.recipe else None,
         }
         kept = earlier.get("variants", {}).get(variant.name)
-        if kept and variant.built and kept.get("content") == variant.content:
+        if variant.origin == "run":
+            facts = facts | elsewhere.facts_of(variant.path, variant.name) | {"run": files.shown(variant.path)}
+        elif kept and variant.built and kept.get("content") == variant.content:
             facts = kept | facts
         elif variant.built:
             facts |= {

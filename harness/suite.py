@@ -185,12 +185,14 @@ class Shape(Strict):
 
 
 class Variant(Strict):
-    """One checkpoint under test: the source itself, a recipe's product, or a folder that exists."""
+    """One checkpoint under test: the source itself, a recipe's product, a folder that exists, or what a Run measured."""
 
     recipe: Recipe | None = None
     """How it is built from the source."""
     checkpoint: Path | None = None
     """A checkpoint made elsewhere."""
+    run: Path | None = None
+    """A Run that measured the variant of this name, perhaps on a larger card: its Records are taken over."""
     repeat: int = Field(default=0, ge=0)
     """Above 0: the same checkpoint measured once more, for the noise floor."""
     engine: dict[str, Any] = {}
@@ -200,8 +202,11 @@ class Variant(Strict):
 
     @model_validator(mode="after")
     def _one_origin(self) -> Variant:
-        if self.recipe and self.checkpoint:
-            raise ValueError("a variant has a recipe or a checkpoint, not both")
+        given = [key for key in ("recipe", "checkpoint", "run") if getattr(self, key)]
+        if len(given) > 1:
+            raise ValueError(f"a variant has one of recipe, checkpoint and run, not {' and '.join(given)}")
+        if self.run and (self.engine or self.repeat or self.settings):
+            raise ValueError("a variant of another run is as it was measured there: no engine, repeat or settings here")
         return self
 
 
