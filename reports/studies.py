@@ -40,7 +40,8 @@ def grid(place: Path) -> Table:
         f"{told['ratio']:.2f} of six single builds. Grid and single builds gave the same files: "
         f"{'yes' if told['same_content'] else 'no'}.",
         f"Once for all: importing {once['import']:.0f} s, loading {once['load']:.0f} s, hashing the source "
-        f"{once['hash_source']:.0f} s beside them. Most memory held: host {peak['host']:.0f} GiB, device {peak['device']:.1f} GiB.",
+        f"{once['hash_source']:.0f} s beside them. Most memory held: host {peak['host']:.0f} GiB, "
+        f"device {peak['device']:.1f} GiB.",
     ]
     return Table("The grid of six on one H100", pd.DataFrame(rows), notes)
 
@@ -56,8 +57,9 @@ def profile(place: Path) -> Table:
     ]
     notes = [
         RANDOM,
-        f"{found['kernel']}, {found['concurrency']} request at once, {found['kernels_per_step']:.0f} kernels a step. A step takes "
-        f"{found['unprofiled_step_ms']:.2f} ms, {step:.2f} ms under the profiler. Kernels may overlap, so parts need not add up.",
+        f"{found['kernel']}, {found['concurrency']} request at once, {found['kernels_per_step']:.0f} kernels a step. A step "
+        f"takes {found['unprofiled_step_ms']:.2f} ms, {step:.2f} ms under the profiler. Kernels may overlap, so parts need not "
+        "add up.",
     ]
     return Table("Where a decode step's time goes", pd.DataFrame(rows), notes)
 
