@@ -42,10 +42,10 @@ LENGTH, SEQUENCES, PAIRS = 512, 64, 6
 Steps = dict[str, float]
 
 
-def command(arguments: list[str], log: Path, timeout_s: float = 3000) -> None:
+def command(arguments: list[str], log: Path, extra: dict[str, str] | None = None, timeout_s: float = 3000) -> None:
     """Run `python ARGUMENTS` under the guard to its end; raises RuntimeError with its last error when it fails."""
     with log.open("wb") as output:
-        process = environments.serve().start(arguments, stdout=output, stderr=subprocess.STDOUT)
+        process = environments.serve().start(arguments, stdout=output, stderr=subprocess.STDOUT, variables=extra)
         try:
             status = process.wait(timeout=timeout_s)
         finally:
@@ -70,7 +70,7 @@ def ask_by_hand(checkpoint: Path, folder: Path, limit: int | None) -> None:
     arguments = ["-m", "lm_eval", "run", "--model", "vllm-vlm", "--model_args", given, "--tasks", "demo_vl"]
     arguments += ["--include_path", str(tasks), "--apply_chat_template", "--batch_size", "auto", "--log_samples"]
     arguments += ["--output_path", str(folder / "lm_eval"), *(["--limit", str(limit)] if limit else [])]
-    command(arguments, folder / f"lm_eval-{checkpoint.name}.log")
+    command(arguments, folder / f"lm_eval-{checkpoint.name}.log", variables())
 
 
 def load_by_hand(checkpoint: Path, at_once: int, folder: Path) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import itertools
 import json
+import multiprocessing
+import os
 import sys
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ from harness import files, health, pairing, record, stats, store
 from harness.errors import Fault, NotDone, OneArm, Refused, Unlike
 from harness.health import Health
 from harness.kept import kept
-from harness.pairing import Pairs, Sampled, Tally, pair
+from harness.pairing import Asked, Pairs, Sampled, Tally, pair
 from harness.record import Record
 from harness.store import RunFolder
 
@@ -30,6 +32,8 @@ ELSEWHERE = ("device", "engine.tensor_parallel_size")
 """What may differ too where an arm was taken over from another Run; it is told beside the figures."""
 ALL = "all"
 """The name of the total over all tasks."""
+MANY_SAMPLES = 500_000
+"""From so many on, comparing is worth starting processes for: about two seconds of work."""
 EXAMPLES = 24
 """How many of a Cell's lost documents a Comparison names."""
 
@@ -154,7 +158,8 @@ def compare_tally(task: str, arms: Arms, tally: Tally, noise: bool = False, **mo
 
     Where few answers changed the adjusted interval is the wider one: five equal answers show nothing.
     """
-    kinds, n, groups = Counter(tally.pictures.values()), tally.n, len(tally.pictures)
+    kinds, n = tally.kinds(), tally.n
+    groups = sum(kinds.values())
     before, after = (sum(kind[arm] * count for kind, count in kinds.items()) / n for arm in (0, 1))
     difference, recovery = stats.bootstrap(kinds)
     adjusted = stats.adjusted((after - before) * n, tally.squares, n)
@@ -184,20 +189,46 @@ def compare_tally(task: str, arms: Arms, tally: Tally, noise: bool = False, **mo
     )
 
 
+Compared = tuple[list["Comparison"], list[Fault]]
+"""What came of two arms, and why some of it did not."""
+
+
 def compare_run(run: RunFolder, baseline: str, anyway: bool = False) -> tuple[list[Comparison], list[Fault]]:
     """Every candidate of a Run against its baseline, task by task and then in total.
 
     A fault for each pair of arms that differ in more than the checkpoint, or in their documents: those are left out.
     anyway: they are compared all the same, as far as documents can be paired; the faults stay.
     """
-    found: list[Comparison] = []
-    faults: list[Fault] = []
     records = list(run.records())
-    for arms in arms_of(run.read(), records, baseline):
-        some, wrong = compare_arms((run, arms.baseline), (run, arms.candidate), arms, anyway=anyway, records=records)
-        found += some
-        faults += wrong
-    return found, list(dict.fromkeys(faults))
+
+    def one(arms: Arms) -> Compared:
+        return compare_arms((run, arms.baseline), (run, arms.candidate), arms, anyway=anyway, records=records)
+
+    outcomes = _side_by_side(one, arms_of(run.read(), records, baseline), sum(r.samples for r in records))
+    found = [comparison for some, _ in outcomes for comparison in some]
+    return found, list(dict.fromkeys(fault for _, wrong in outcomes for fault in wrong))
+
+
+def _side_by_side(one: Callable[[Arms], Compared], arms: list[Arms], samples: int) -> list[Compared]:
+    """`one` of all arms, on all cores where there is much to compare. The processes are forked, so that they know what was
+    read already; each keeps the baseline's rows for itself."""
+    cores = min(len(os.sched_getaffinity(0)), len(arms))
+    if samples < MANY_SAMPLES or cores < 2 or "fork" not in multiprocessing.get_all_start_methods():
+        return list(map(one, arms))
+    _inherited[:] = [one]
+    try:
+        with ProcessPoolExecutor(cores, mp_context=multiprocessing.get_context("fork")) as pool:
+            return list(pool.map(_inherited_one, arms))
+    finally:
+        _inherited.clear()
+
+
+_inherited: list[Callable[[Arms], Compared]] = []
+"""What a forked process calls: a function that knows a Run's Records is not sent to it, it is there."""
+
+
+def _inherited_one(arms: Arms) -> Compared:
+    return _inherited[0](arms)
 
 
 def compare_arms(
@@ -219,7 +250,7 @@ def compare_arms(
     )
     name = [[str(run.path.resolve()), arm] for run, arm in (baseline, candidate)]
     state = [
-        [task, run.state(one.cell.key), one.provenance.identity, one.status, one.reason, one.samples, one.taken_from]
+        [task, run.state(one.cell.key)]  # of the Record's file and its samples'
         for (run, _), records in ((baseline, before), (candidate, after))
         for task, one in records.items()
     ]
@@ -242,6 +273,12 @@ class Outcome:
     comparisons: list[Comparison]
     faults: list[tuple[str, str, str, str]]
     """Kind, where, what, right."""
+
+
+@lru_cache(maxsize=64)
+def _asked(run: RunFolder, key: str, state: tuple[int, ...], task: str) -> Asked:
+    """A baseline's Cell, kept while its candidates are compared with it. state: see RunFolder.state."""
+    return Asked.of(run.paired(key, (run, key))[0], task)
 
 
 @cache
@@ -281,13 +318,14 @@ def _compare_arms(
             if not anyway:
                 continue
         try:
+            asked = _asked(baseline[0], one.cell.key, baseline[0].state(one.cell.key), task)
             rows = baseline[0].paired(one.cell.key, (candidate[0], two.cell.key))
-            pairs = pair(*rows, f"{arms.candidate}/{task}", anyway)
+            pairs = pair(*rows, f"{arms.candidate}/{task}", anyway, asked.documents)
         except Refused as refused:
             faults += [Unlike(f.where, f.what, f.right) for f in refused.faults]
             continue
         noise = _same(one, two)
-        tally = Tally.of(pairs, task)
+        tally = Tally.of(pairs, task, asked)
         found.append(compare_tally(task, arms, tally, noise, examples=_examples(pairs), apart=apart))
         tallies.append(tally)
     # What differs on all tasks is one fault, not one for each.
