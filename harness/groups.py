@@ -83,11 +83,11 @@ def _chain(plan: Plan, name: str, folder: Path, cells: list[PlannedCell], every:
         Group(number + i, replace(variant, fit=None), tuple(mine), plan.random_weights(variant.name))
         for i, (variant, mine) in enumerate(plan.turns(cells), 1)
     )
-    # What is measured against the baseline's answers comes after the chain that brings them.
-    relative = any(isinstance(workload(c.workload), Relative) for c in cells)
+    # What is measured against the baseline's answers waits for them (measure.group); without other Cells it comes after.
     baseline = plan.suite.baseline
+    alone = all(isinstance(workload(c.workload), Relative) for c in cells)
     brings = any((c.variant, c.workload) == (baseline, "accuracy") for c in every)
-    after = (baseline,) if relative and brings and name not in (baseline, "all") else ()
+    after = (baseline,) if alone and brings and name != baseline else ()
     return Chain(
         name=name,
         suite=plan.suite,

@@ -21,14 +21,15 @@ from harness.store import RunFolder
 from harness.suite import Suite
 from harness.workloads import Measurement, workload
 
-Each = Callable[[Chain, Group, RunFolder, Reporter], list[str]]
-"""Measures one group; returns a line for each thing that failed."""
+Each = Callable[[Chain, Group, RunFolder, Reporter], Outcome]
+"""Measures one group."""
 
 
 def chain(given: Chain, report: Reporter, each: Each | None = None) -> Outcome:
     """Measure what is missing of a chain and nobody else has in hand. each: in the place of `group`."""
     folder = RunFolder(given.folder)
     failures: list[str] = []
+    later: list[str] = []
     with Claims(given.folder) as claims:
         missing = [c.id.key for c in given.cells if not is_done(folder, c.id.key)]
         awaited = claims.elsewhere(_awaited(given, folder))
@@ -43,18 +44,23 @@ def chain(given: Chain, report: Reporter, each: Each | None = None) -> Outcome:
                 report.stage("measuring what the device can do")
                 workloads.prepare({c.workload for c in left.cells})
             for one in left.groups:
-                failures += (each or group)(left, one, folder, report)
+                outcome = (each or group)(left, one, folder, report)
+                failures, later, holder = failures + outcome.failures, later + outcome.busy, outcome.holder or holder
         finally:
             workloads.close()
-    return Outcome(failures, busy, holder)
+    return Outcome(failures, [*busy, *later], holder)
 
 
 def _awaited(given: Chain, folder: RunFolder) -> list[str]:
     """The baseline's Cells that a chain starts from, does not measure itself, and that are not done."""
-    if not any(isinstance(workload(c.workload), workloads.Relative) for c in given.cells):
+    if not any(map(_relative, given.cells)):
         return []
     own = {c.id.key for c in given.cells}
     return [key for key in given.reference.values() if key not in own and not is_done(folder, key)]
+
+
+def _relative(cell: PlannedCell) -> bool:
+    return isinstance(workload(cell.workload), workloads.Relative)
 
 
 def is_done(folder: RunFolder, key: str) -> bool:
@@ -81,7 +87,7 @@ def strange(suite: Suite, one: Group) -> str | None:
     return None
 
 
-def group(given: Chain, one: Group, folder: RunFolder, report: Reporter) -> list[str]:
+def group(given: Chain, one: Group, folder: RunFolder, report: Reporter) -> Outcome:
     """Start one engine and measure a group's Cells with it."""
     suite, variant = given.suite, one.variant
     log = folder.logs / f"{one.number}-{variant.name}.log"
@@ -91,8 +97,8 @@ def group(given: Chain, one: Group, folder: RunFolder, report: Reporter) -> list
         reason = str(held[0])
     if reason is not None:
         report.line(f"FAILED {variant.name}: {reason}")
-        return [f"{cell.label} failed: the engine was not started: {reason}" for cell in one.cells]
-    failures = []
+        return Outcome([f"{cell.label} failed: the engine was not started: {reason}" for cell in one.cells])
+    failures, later = [], []
     report.stage(f"starting vLLM on {variant.name}")
     try:
         with engine.serving(
@@ -104,6 +110,9 @@ def group(given: Chain, one: Group, folder: RunFolder, report: Reporter) -> list
         ) as running:
             report.line(f"vLLM serves {variant.name} after {running.facts.start_s:.1f} s")
             for cell in one.cells:
+                if _relative(cell) and not _answered(given, one, folder, running.facts.start_s, report):
+                    later.append(cell.id.key)
+                    continue
                 try:
                     record = _measure(given, one, cell, running, folder, report)
                 except CellFailed as error:
@@ -117,7 +126,24 @@ def group(given: Chain, one: Group, folder: RunFolder, report: Reporter) -> list
     except CellFailed as error:
         failures += [f"{cell.label} failed: {error}" for cell in one.cells]
         report.line(f"FAILED {variant.name}: {error}")
-    return failures
+    return Outcome(failures, later, f"the chain of {suite.baseline}" if later else "")
+
+
+def _answered(given: Chain, one: Group, folder: RunFolder, patience_s: float, report: Reporter) -> bool:
+    """Whether a Cell that is measured against the baseline's answers may begin.
+
+    The baseline may be measured beside us, about as fast. Waiting with a running engine costs at most what starting it
+    once more would, so it is waited for that long. A group of such Cells alone comes last and waits for nothing.
+    """
+    awaited = _awaited(given, folder)
+    if not awaited or all(map(_relative, one.cells)):
+        return True
+    report.stage(f"{one.variant.name}: waiting for the answers of {given.suite.baseline}")
+    deadline = time.monotonic() + patience_s
+    while awaited and time.monotonic() < deadline:
+        time.sleep(0.5)
+        awaited = _awaited(given, folder)
+    return not awaited
 
 
 def _measure(

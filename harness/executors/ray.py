@@ -12,6 +12,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partialmethod
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -266,7 +267,15 @@ def _there(place: dict[str, Any], question: Any, given: Sequence[Any]) -> Any:
     caches = Path(tempfile.gettempdir()) / f"vl-harness-{os.getuid()}"
     os.environ.setdefault("VLLM_CACHE_ROOT", str(caches / "vllm"))
     os.environ.setdefault("TRITON_CACHE_DIR", str(caches / "triton"))
+    _without_bars()
     return question(*given)
+
+
+def _without_bars() -> None:
+    """Workers have imported tqdm before they hear of us, so TQDM_DISABLE comes too late, and every bar fills the log."""
+    from tqdm import tqdm
+
+    tqdm.__init__ = partialmethod(tqdm.__init__, disable=True)
 
 
 def _describe() -> dict[str, Any]:

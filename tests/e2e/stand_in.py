@@ -1,8 +1,8 @@
 """What stands in for an engine where only the executor is under test: Records at once, and a journal of who made which.
 
 `python -m tests.e2e.stand_in run SUITE ...` is `python -m harness` with it. $HARNESS_STAND_IN_JOURNAL names the journal, a
-line when a Cell begins and when it ends; _S the seconds a Cell takes; _SAMPLES its samples; _HOLD a variant whose Cells wait
-until the file _GO is there.
+line when a Cell begins and when it ends; _S the seconds a Cell takes; _FSYNC_S those of a write; _SAMPLES its samples; _HOLD
+a variant whose Cells wait until the file _GO is there.
 """
 
 from __future__ import annotations
@@ -13,10 +13,12 @@ import sys
 import time
 from pathlib import Path
 
-from harness import cli, measure, run, workloads
+from harness import cli, files, measure, run, workloads
 from harness.engine import EngineFacts
+from harness.executors import Outcome
 from harness.groups import Chain, Group
 from harness.progress import Reporter
+from harness.record import Metric, Sample, TokenScores
 from harness.store import RunFolder
 from tests.conftest import sample
 
@@ -25,8 +27,17 @@ def setting(name: str, otherwise: str = "") -> str:
     return os.environ.get(f"HARNESS_STAND_IN_{name}", otherwise)
 
 
-def group(given: Chain, one: Group, folder: RunFolder, report: Reporter) -> list[str]:
+TOKENS = TokenScores(task="t", doc_id="1", tokens=[1], logprobs=[{1: -0.1, 2: -3.0}], best=[1])
+
+
+def answers() -> list[Sample]:
+    return [sample(str(i), 1.0) for i in range(int(setting("SAMPLES", "2")))]
+
+
+def group(given: Chain, one: Group, folder: RunFolder, report: Reporter) -> Outcome:
     """In place of measure.group."""
+    if slow := float(setting("FSYNC_S", "0")):
+        files.os.fsync = lambda _: time.sleep(slow)  # type: ignore[attr-defined]
     report.line(f"stand-in serves {one.variant.name}")
     for cell in one.cells:
         with Path(setting("JOURNAL")).open("a") as journal:
@@ -34,11 +45,12 @@ def group(given: Chain, one: Group, folder: RunFolder, report: Reporter) -> list
         while setting("HOLD") == one.variant.name and not Path(setting("GO")).exists():
             time.sleep(0.05)
         time.sleep(float(setting("S", "0")))
-        record = measure._record(one, cell, EngineFacts(vllm="0", arguments=[], start_s=0), "done", None)
-        folder.add(record, [sample(str(i), 1.0) for i in range(int(setting("SAMPLES", "2")))])
+        measured = workloads.Measurement({"score": Metric(value=1.0, unit="share", n=2, stderr=0.1)})
+        record = measure._record(one, cell, EngineFacts(vllm="0", arguments=[], start_s=0), "done", None, measured)
+        folder.add(record, answers() if cell.workload == "accuracy" else [TOKENS])
         with Path(setting("JOURNAL")).open("a") as journal:
             journal.write(f"ended {cell.label} {os.getpid()}\n")
-    return []
+    return Outcome()
 
 
 if __name__ == "__main__":
