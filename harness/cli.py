@@ -36,6 +36,8 @@ def _suite_arguments(parser: argparse.ArgumentParser) -> None:
         default=Path("checkpoints"),
         help="folder for the checkpoints that are built (default: %(default)s)",
     )
+    parser.add_argument("--executor", metavar="NAME", help="who measures: local, or ray for a cluster (default: the suite's)")
+    parser.add_argument("--address", metavar="HOST:PORT", help="where the cluster's head listens (default: auto)")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -145,7 +147,9 @@ def _suite_and_folder(given: argparse.Namespace):  # type: ignore[no-untyped-def
     from harness.store import RunFolder
     from harness.suite import load_suite
 
-    suite = load_suite(given.suite, given.overrides)
+    named = {"executor": given.executor, "cluster.address": given.address}
+    overrides = [*given.overrides, *(f"{key}={json.dumps(value)}" for key, value in named.items() if value is not None)]
+    suite = load_suite(given.suite, overrides)
     return suite, RunFolder(given.output or Path("results") / suite.name)
 
 
@@ -173,29 +177,32 @@ def _run(given: argparse.Namespace) -> int:
 def _plan(given: argparse.Namespace) -> int:
     from rich.console import Console
 
+    from harness.executors import executor
     from harness.plan import make_plan
-    from harness.run import preflight
+    from harness.run import placing_faults, preflight
     from reports import plan as report
 
     suite, folder = _suite_and_folder(given)
-    plan = make_plan(suite, given.checkpoints, given.only)
-    report.show(plan, folder, Console())
-    Refused.if_any(plan.faults or preflight(plan, folder))
+    with executor(suite) as where:
+        plan = make_plan(suite, given.checkpoints, given.only)
+        report.show(plan, folder, Console(), where)
+        Refused.if_any([*plan.faults, *placing_faults(plan, folder, given.checkpoints, where)] or preflight(plan, folder))
     return 0
 
 
 def _quantize(given: argparse.Namespace) -> int:
+    from harness.executors import executor
     from harness.plan import make_plan
     from harness.progress import Reporter
-    from harness.run import build
+    from harness.run import build_variants
 
     suite, folder = _suite_and_folder(given)
-    plan = make_plan(suite, given.checkpoints, given.only)
-    # --force is the remedy for a damaged product, so its fault does not stand in the way.
-    Refused.if_any(f for f in plan.faults if not (given.force and "--force" in f.right))
-    variants = [v for v in plan.variants if v.recipe] if given.force else plan.to_build()
-    with Reporter() as report:
-        failures = build(plan, variants, folder.logs, report, force=given.force)
+    with executor(suite) as where, Reporter() as report:
+        plan = make_plan(suite, given.checkpoints, given.only)
+        # --force is the remedy for a damaged product, so its fault does not stand in the way.
+        Refused.if_any(f for f in plan.faults if not (given.force and "--force" in f.right))
+        variants = [v for v in plan.variants if v.recipe] if given.force else plan.to_build()
+        failures = build_variants(plan, variants, folder.logs, where, report, given.force)
     for variant in make_plan(suite, given.checkpoints, given.only).variants:
         print(f"{variant.name}\t{variant.path}\t{'ready' if variant.built else 'not built'}")
     for failure in failures:

@@ -37,9 +37,23 @@ def _cpu_name() -> str:
     return os.uname().machine
 
 
-@cache
+_elsewhere: dict[str, Any] | None = None
+
+
+def stand_for(described: dict[str, Any] | None) -> None:
+    """From now on `describe` tells of the device of other machines, which will measure; None: of this one's again."""
+    global _elsewhere
+    _elsewhere = described
+
+
 def describe() -> dict[str, Any]:
     """Kind (`cpu` or `gpu`), name, count and memory in GiB of the device that vLLM will run on."""
+    return _elsewhere or describe_here()
+
+
+@cache
+def describe_here() -> dict[str, Any]:
+    """`describe` of this machine."""
     if environments.is_cpu():
         pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
         return {"kind": "cpu", "name": _cpu_name(), "count": os.cpu_count() or 1, "memory_gib": round(pages / 2**30, 1)}

@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict
 
 from harness import device, environments
 from harness.errors import CellFailed, Fault
+from harness.guard import descendants
 from harness.suite import EngineSettings
 
 Progress = Callable[[str], None]
@@ -77,7 +78,7 @@ class Engine:
     @property
     def root(self) -> int:
         """Process id of the guard; the engine is its descendants."""
-        return self._process.pid
+        return next(iter(descendants(self._process.pid)), self._process.pid)
 
     def alive(self) -> bool:
         """Whether the server process still runs."""

@@ -16,6 +16,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import IO
 
+from harness import files
 from harness.errors import Fault, Refused
 
 PACKAGE_ROOT = Path(__file__).resolve().parent.parent
@@ -135,8 +136,7 @@ def _vllm_name_shim() -> Path:
         return SHIMS
     info = folder / f"vllm-{cpu.version}+cpu.dist-info"
     if not (info / "METADATA").is_file():
-        info.mkdir(parents=True, exist_ok=True)
-        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: vllm\nVersion: {cpu.version}+cpu\n")
+        files.write_text(info / "METADATA", f"Metadata-Version: 2.1\nName: vllm\nVersion: {cpu.version}+cpu\n")
     return folder
 
 

@@ -34,9 +34,14 @@ def write_bytes(path: Path, data: bytes) -> None:
             os.fsync(file.fileno())
         os.chmod(name, 0o644)
         os.replace(name, path)
-    except BaseException:
+    except BaseException as error:
         with contextlib.suppress(OSError):
             os.unlink(name)
+        if isinstance(error, OSError):
+            error.filename, error.filename2 = (
+                str(path),
+                None,
+            )  # a full disk has no name, and the temporary one tells nobody anything
         raise
 
 
@@ -117,15 +122,16 @@ class Locked(Exception):
 
 
 @contextlib.contextmanager
-def lock(path: Path) -> Iterator[None]:
-    """Hold an exclusive lock on `path` for the block; raises Locked at once when another process has it.
+def lock(path: Path, shared: bool = False) -> Iterator[None]:
+    """Hold a lock on `path` for the block; raises Locked at once when another process has it.
 
-    The kernel drops the lock when its holder dies, however it dies, so none is ever left behind.
+    An exclusive lock keeps everybody else out, a shared one those who want it for themselves. The kernel drops the lock
+    when its holder dies, however it dies, so none is ever left behind.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         except BlockingIOError:
             file.seek(0)
             raise Locked(path, file.read().strip() or "unknown") from None

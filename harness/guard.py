@@ -4,6 +4,9 @@
 done with it, was interrupted, or was killed in any way, SIGKILL included) every process that COMMAND started is ended:
 SIGTERM first, SIGKILL for what is left after GRACE seconds. vLLM needs this: a killed API server leaves its engine core
 and workers, which hold the device memory. Standard library only, so it starts in milliseconds.
+
+It is two processes. The one that the asker knows passes the exit status on; its child does the guarding. Whoever ends its
+own children with SIGKILL when it ends (a worker of a cluster does) hits the first; the second is told by the kernel.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ import time
 from pathlib import Path
 
 GRACE = 15.0
+PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
 
 
@@ -63,8 +67,23 @@ def main(command: list[str]) -> int:
     """Run `command` until it ends or standard input closes; return its exit status (128 + n for signal n)."""
     # Ctrl-C goes to the whole foreground group; the harness decides what it means and closes our input.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    front = os.getpid()
+    guard = os.fork()
+    if not guard:
+        os._exit(_guard(command, front))
+    # Nobody else may hold our input: the guard alone waits for its end.
+    os.close(0)
+    signal.signal(signal.SIGTERM, lambda *_: os.kill(guard, signal.SIGTERM))
+    return _shown(os.waitstatus_to_exitcode(os.waitpid(guard, 0)[1]))
+
+
+def _guard(command: list[str], front: int) -> int:
     signal.signal(signal.SIGTERM, _terminated)
-    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    libc = ctypes.CDLL(None)
+    libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+    libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    if os.getppid() != front:
+        return 143  # it ended before we asked to be told
     child = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
     status = None
     while status is None:
@@ -73,7 +92,11 @@ def main(command: list[str]) -> int:
             break
         status = child.poll()
     end_all()
-    status = child.wait() if status is None else status
+    return _shown(child.wait() if status is None else status)
+
+
+def _shown(status: int) -> int:
+    """An exit status as a shell shows it."""
     return 128 - status if status < 0 else status
 
 

@@ -1,26 +1,29 @@
-"""Executes a plan: builds missing variants, starts one engine a variant, measures missing Cells, writes Records."""
+"""Executes a plan: preflight, builds of missing variants, groups of missing Cells to the executor, what failed."""
 
 from __future__ import annotations
 
 import contextlib
-import datetime
 import json
-import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from harness import elsewhere, engine, environments, files, room, workloads
-from harness.errors import CellFailed, Fault, Refused
-from harness.plan import Plan, PlannedCell, PlannedVariant, make_plan
+from harness import build, elsewhere, files, measure
+from harness.errors import Fault, Refused
+from harness.executors import Executor, Task, executor
+from harness.groups import Chain, chains
+from harness.measure import is_done
+from harness.plan import Plan, PlannedVariant, make_plan
 from harness.progress import Reporter
-from harness.record import Provenance, Record
 from harness.store import RunFolder
 from harness.suite import Suite
-from harness.workloads import Measurement, workload
+from harness.workloads import workload
 from quantize import verify
-from quantize.recipe import Cell, Event, Job
+
+WAIT_S = 5.0
+"""Seconds between two looks at what another run has in hand."""
 
 
 def run_suite(
@@ -31,16 +34,27 @@ def run_suite(
     Raises Refused before anything is loaded or written. What is measured is on disk after each Cell, so a run that was
     interrupted or killed goes on where it stopped.
     """
-    plan = make_plan(suite, checkpoints, only)
-    Refused.if_any([*folder.faults(), *plan.faults])
-    report.stage("checking the documents")
-    Refused.if_any(preflight(plan, folder, fresh, report.line))
+    with executor(suite) as where:
+        plan = make_plan(suite, checkpoints, only)
+        Refused.if_any([*folder.faults(), *plan.faults, *placing_faults(plan, folder, checkpoints, where)])
+        report.stage("checking the documents")
+        Refused.if_any(preflight(plan, folder, fresh, report.line))
+        with _writing(folder, where.shares, fresh, report):
+            return _carry_out(plan, folder, checkpoints, where, report, only)
+
+
+@contextlib.contextmanager
+def _writing(folder: RunFolder, shared: bool, fresh: bool, report: Reporter) -> Iterator[None]:
+    """Hold the folder's lock: alone, or beside other runs whose Cells are told apart by claims."""
+    place = folder.path.resolve()
+    lock = place.with_name(f".{place.name}.lock")
     try:
-        place = folder.path.resolve()
-        with files.lock(place.with_name(f".{place.name}.lock")):
-            if fresh and (aside := folder.set_aside()):
-                report.line(f"the earlier run is kept at {aside}")
-            return _carry_out(plan, folder, checkpoints, report, only)
+        if fresh:
+            with files.lock(lock):
+                if aside := folder.set_aside():
+                    report.line(f"the earlier run is kept at {aside}")
+        with files.lock(lock, shared):
+            yield
     except files.Locked as error:
         raise Refused(
             Fault(
@@ -51,28 +65,62 @@ def run_suite(
         ) from None
 
 
-def _carry_out(plan: Plan, folder: RunFolder, checkpoints: Path, report: Reporter, only: str | None) -> tuple[Plan, list[str]]:
-    failures = build(plan, plan.to_build(), folder.logs, report)
+def _carry_out(
+    plan: Plan, folder: RunFolder, checkpoints: Path, where: Executor, report: Reporter, only: str | None
+) -> tuple[Plan, list[str]]:
+    failures = build_variants(plan, plan.to_build(), folder.logs, where, report)
     if plan.to_build():
         plan = make_plan(plan.suite, checkpoints, only)
         failures += [str(fault) for fault in plan.faults]
     folder.write(run_facts(plan, folder.read()))
     for variant in plan.variants:
         elsewhere.take_over(variant.path, variant.taken, folder) if variant.taken else None
-    missing = [c for c in plan.cells if c.identity is not None and not c.taken and not _done(folder, c)]
-    try:
-        report.stage("measuring what the device can do")
-        workloads.prepare({c.workload for c in missing})
-        for number, (variant, cells) in enumerate(plan.turns(missing)):
-            failures += _measure(plan, variant, cells, folder, report, number)
-    finally:
-        workloads.close()
-    return plan, failures
+    return plan, failures + finish(measuring(plan, folder, where), where, report)
 
 
-def _done(folder: RunFolder, cell: PlannedCell) -> bool:
-    record = folder.record(cell.id.key)
-    return record is not None and record.status == "done"
+def build_variants(
+    plan: Plan, variants: list[PlannedVariant], logs: Path, where: Executor, report: Reporter, force: bool = False
+) -> list[str]:
+    """Build variants where the executor says; returns a line for each that failed."""
+    return finish(build.tasks(plan, variants, logs, where, force), where, report)
+
+
+def measuring(plan: Plan, folder: RunFolder, where: Executor) -> list[Task]:
+    """The missing Cells as tasks: on one device one task, on several as groups.chains tells."""
+    missing = [c for c in plan.cells if c.identity is not None and not c.taken and not is_done(folder, c.id.key)]
+    return [_task(chain) for chain in chains(plan, missing, folder.path, where.slots > 1)]
+
+
+def _task(chain: Chain) -> Task:
+    alone = chain.timed and not chain.suite.cluster.beside
+    return Task(chain.name, measure.chain, chain, gpus=chain.gpus, alone=alone, after=chain.after)
+
+
+def finish(tasks: list[Task], where: Executor, report: Reporter) -> list[str]:
+    """Give tasks to the executor, and once more as long as another run has some of theirs in hand; returns what failed."""
+    failures: list[str] = []
+    while tasks:
+        left = []
+        for task, outcome in where.run(tasks, report):
+            failures += outcome.failures
+            if outcome.busy:
+                left.append(replace(task, given=task.given.only(set(outcome.busy))))
+                report.stage(f"waiting for {outcome.holder}, which has {task.name} in hand")
+        if left:
+            time.sleep(WAIT_S)
+        tasks = left
+    return failures
+
+
+def placing_faults(plan: Plan, folder: RunFolder, checkpoints: Path, where: Executor) -> list[Fault]:
+    """Why the executor cannot do it: tasks larger than any machine, folders that its machines do not see."""
+    if plan.faults:
+        return []
+    unbuilt = build.tasks(plan, plan.to_build(), folder.logs, where)
+    cells = [cell for cell in plan.cells if not cell.taken]
+    measured = [_task(chain) for chain in chains(plan, cells, folder.path, where.slots > 1)]
+    read = [plan.source / "config.json", *(v.path / "config.json" for v in plan.variants if v.built and v.origin != "run")]
+    return [*where.faults([*unbuilt, *measured]), *where.unseen([folder.path, checkpoints], read)]
 
 
 def preflight(plan: Plan, folder: RunFolder, fresh: bool = False, tell: Callable[[str], None] = print) -> list[Fault]:
@@ -80,7 +128,7 @@ def preflight(plan: Plan, folder: RunFolder, fresh: bool = False, tell: Callable
 
     tell: gets a line for each document that will not be asked and counts as wrong.
     """
-    missing = [c for c in plan.cells if not c.taken and (fresh or c.identity is None or not _done(folder, c))]
+    missing = [c for c in plan.cells if not c.taken and (fresh or c.identity is None or not is_done(folder, c.id.key))]
     found: list[Fault] = []
     for name, spec in plan.suite.workloads.named():
         points = list({json.dumps(c.point): c.point for c in missing if c.workload == name}.values())
@@ -126,178 +174,4 @@ def run_facts(plan: Plan, earlier: dict[str, Any]) -> dict[str, Any]:
 def _manifest(checkpoint: Path) -> dict[str, Any] | None:
     with contextlib.suppress(OSError, ValueError):
         return dict(json.loads((checkpoint / "manifest.json").read_text(encoding="utf-8")))
-    return None
-
-
-def build(plan: Plan, variants: list[PlannedVariant], logs: Path, report: Reporter, force: bool = False) -> list[str]:
-    """Build variants in the quantize environment, in one process; returns a line for each that failed."""
-    if not variants:
-        return []
-    report.stage(f"quantizing {', '.join(v.name for v in variants)}")
-    logs.mkdir(parents=True, exist_ok=True)
-    job = Job(
-        source=Path(files.shown(plan.source)),
-        calibration=plan.suite.calibration,
-        force=force,
-        cells=[Cell(name=v.name, recipe=v.recipe, output=v.path) for v in variants if v.recipe],
-    )
-    job_file = logs / "quantize.json"
-    files.write_text(job_file, job.model_dump_json(indent=1))
-    log = logs / "quantize.log"
-    failures: dict[str, str] = {}
-    done: set[str] = set()
-    with log.open("wb") as output:
-        process = environments.quantize().start(["-m", "quantize", str(job_file)], stdout=subprocess.PIPE, stderr=output)
-        try:
-            assert process.stdout is not None
-            for line in process.stdout:
-                with contextlib.suppress(ValueError):
-                    _build_event(Event.model_validate_json(line), done, failures, report)
-            process.wait()
-        finally:
-            engine.stop(process)
-    for variant in variants:
-        if variant.name not in done and variant.name not in failures:
-            said = engine.last_error(log.read_text(errors="replace"))
-            failures[variant.name] = f"the quantize process ended with status {process.returncode}: {said}"
-    for name, reason in failures.items():
-        report.line(f"FAILED {name}: {reason}")
-    return [f"{name} was not built: {reason} (log: {log})" for name, reason in failures.items()]
-
-
-def _build_event(event: Event, done: set[str], failures: dict[str, str], report: Reporter) -> None:
-    """What one line of a build's output means for the run."""
-    if event.kind == "progress":
-        report.stage(f"quantizing: {event.message}")
-        if event.step is not None and event.steps:
-            report.update(event.step, event.steps, f"quantizing: {event.message}")
-    elif event.kind == "cell_done" and event.cell:
-        done.add(event.cell)
-        report.line(f"built {event.cell}: {event.message}")
-    elif event.kind == "cell_failed" and event.cell:
-        failures[event.cell] = event.message
-    else:
-        report.line(f"{event.kind}: {event.message}")
-
-
-def _measure(
-    plan: Plan, variant: PlannedVariant, cells: list[PlannedCell], folder: RunFolder, report: Reporter, number: int
-) -> list[str]:
-    """Start one engine for the variant, the run's `number`th, and measure its Cells; returns a line for each that failed."""
-    log = folder.logs / f"{number + 1}-{variant.name}.log"
-    failures = []
-    settings = plan.suite.engine_of(variant.name)
-    held = room.free_faults(settings)
-    if held:
-        report.line(f"FAILED {variant.name}: {held[0]}")
-        return [f"{cell.label} failed: the engine was not started: {held[0]}" for cell in cells]
-    report.stage(f"starting vLLM on {variant.name}")
-    try:
-        with engine.serving(
-            variant.path,
-            settings,
-            log,
-            f"{variant.name}-{(variant.content or '')[:8]}",
-            lambda stage: report.stage(f"starting vLLM on {variant.name}: {stage}"),
-        ) as running:
-            report.line(f"vLLM serves {variant.name} after {running.facts.start_s:.1f} s")
-            for cell in cells:
-                try:
-                    record = _measure_cell(plan, variant, cell, running, folder, report)
-                except CellFailed as error:
-                    record = folder.add(_record(plan, variant, cell, running.facts, "failed", str(error)))
-                if record.status != "done":
-                    failures.append(f"{cell.label} {record.status}: {record.reason}")
-                    report.line(f"FAILED {failures[-1]}")
-                if not running.alive():
-                    failures.append(f"{variant.name}: the engine died; its other Cells were not measured (log: {log})")
-                    break
-    except CellFailed as error:
-        failures += [f"{cell.label} failed: {error}" for cell in cells]
-        report.line(f"FAILED {variant.name}: {error}")
-    return failures
-
-
-def _measure_cell(
-    plan: Plan, variant: PlannedVariant, cell: PlannedCell, running: engine.Engine, folder: RunFolder, report: Reporter
-) -> Record:
-    started, began = _now(), time.monotonic()
-    report.stage(f"measuring {cell.label}")
-    spec = dict(plan.suite.workloads.named())[cell.workload]
-    kind = workload(cell.workload)
-    if isinstance(kind, workloads.Relative):
-        kind.reference = {
-            c.point["task"]: list(folder.samples(c.id.key))
-            for c in plan.every
-            if (c.variant, c.workload) == (plan.suite.baseline, "accuracy") and c.identity is not None and _done(folder, c)
-        }
-    measured = kind.measure(
-        running, spec, cell.point, lambda done, total, what: report.update(done, total, f"{variant.name}: {what}")
-    )
-    record = _record(
-        plan,
-        variant,
-        cell,
-        running.facts,
-        measured.status,
-        measured.reason,
-        measured,
-        started,
-        time.monotonic() - began,
-    )
-    return folder.add(record, measured.samples)
-
-
-def _record(
-    plan: Plan,
-    variant: PlannedVariant,
-    cell: PlannedCell,
-    facts: engine.EngineFacts,
-    status: Any,
-    reason: str | None,
-    measured: Measurement | None = None,
-    started: str | None = None,
-    seconds: float = 0.0,
-) -> Record:
-    assert cell.identity is not None
-    return Record(
-        cell=cell.id,
-        status=status,
-        reason=reason,
-        metrics=dict(measured.metrics) if measured else {},
-        labels=measured.labels if measured else [],
-        facts=measured.facts if measured else {},
-        random_weights=plan.random_weights(variant.name),
-        provenance=Provenance(
-            identity=cell.identity,
-            checkpoint=files.shown(variant.path),
-            git=git_state(),
-            engine=facts.model_dump(mode="json"),
-            started=started or _now(),
-            seconds=round(seconds, 2),
-        ),
-    )
-
-
-def _now() -> str:
-    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-
-
-def git_state() -> dict[str, Any] | None:
-    """Commit of the harness's checkout and whether its files were changed; None outside one."""
-
-    def git(*arguments: str) -> str:
-        return subprocess.run(
-            ["git", "-C", str(environments.PACKAGE_ROOT), *arguments],
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=10,
-        ).stdout.strip()
-
-    with contextlib.suppress(OSError, subprocess.SubprocessError):
-        return {
-            "commit": git("rev-parse", "HEAD"),
-            "changed": bool(git("status", "--porcelain", "--untracked-files=no")),
-        }
     return None

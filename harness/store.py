@@ -171,6 +171,7 @@ class RunFolder:
         if self.path.is_dir() and any(self.path.iterdir()) and not (self.path / "run.json").is_file():
             strange = {p.name for p in self.path.iterdir()} - {
                 "logs",
+                "claims",
                 "records",
                 "samples",
                 "images",

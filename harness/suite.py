@@ -210,6 +210,21 @@ class Variant(Strict):
         return self
 
 
+class Cluster(Strict):
+    """What an executor of many machines must know. Nothing here can change what is measured."""
+
+    address: str = "auto"
+    """Where Ray's head listens, `host:port`; `auto` is the cluster this machine belongs to, or $RAY_ADDRESS."""
+    device: str | None = None
+    """Part of the name of the device to measure on, its driver included, where a cluster has several kinds."""
+    beside: bool = False
+    """Speed Cells may share their machine with other work. Needs processor cores to spare for every card."""
+    retries: int = Field(default=3, ge=0)
+    """How often a piece of work is given to another machine when its own dies."""
+    quantize_memory_gib: float | None = Field(default=None, gt=0)
+    """Host memory that a build asks for, in GiB; null is three times the source's weights."""
+
+
 class Suite(Strict):
     """A whole suite file."""
 
@@ -227,6 +242,10 @@ class Suite(Strict):
     """What is measured."""
     engine: EngineSettings = EngineSettings()
     """How the variants are served."""
+    executor: Literal["local", "ray"] = "local"
+    """Who gives the work to devices: this process on this machine's own, or a Ray cluster."""
+    cluster: Cluster = Cluster()
+    """For executors of many machines."""
     gate: Policy | None = None
     """What `gate` asks of a Run of this suite; null takes the defaults."""
     passes: int = Field(default=1, gt=0)

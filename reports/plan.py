@@ -8,21 +8,23 @@ import pandas as pd
 from rich.console import Console
 
 from harness import files
+from harness.groups import chains
 from harness.store import RunFolder
 from reports.table import Table, gib
 
 if TYPE_CHECKING:
+    from harness.executors import Executor
     from harness.plan import Plan, PlannedVariant
     from quantize.fit import FitFacts
 
 
-def show(plan: Plan, folder: RunFolder, console: Console) -> None:
+def show(plan: Plan, folder: RunFolder, console: Console, where: Executor) -> None:
     """Print the plan's tables."""
-    for table in tables(plan, folder):
+    for table in tables(plan, folder, where):
         console.print(table.rich())
 
 
-def tables(plan: Plan, folder: RunFolder) -> list[Table]:
+def tables(plan: Plan, folder: RunFolder, where: Executor) -> list[Table]:
     """Variants, and the Cells by variant with an estimate from what the same Cells of other variants took."""
     seconds = {
         record.cell.label.partition("/")[2]: record.provenance.seconds for record in folder.records() if record.status == "done"
@@ -46,8 +48,13 @@ def tables(plan: Plan, folder: RunFolder) -> list[Table]:
             }
         )
     notes = [note for variant in plan.variants if variant.fit for note in _notes(variant.name, variant.fit)]
+    work = chains(plan, every, folder.path, where.slots > 1)
+    notes.append(f"Measured on: {where.told()}.")
+    if where.slots > 1 and work:
+        names = ", ".join(f"{chain.name} ({len(chain.groups)})" for chain in work)
+        notes.append(f"Side by side, with the engine starts of each: {names}.")
     notes.append(
-        f"Engine starts: {len(plan.turns(every))}. "
+        f"Engine starts: {sum(len(chain.groups) for chain in work)}. "
         + (f"Measuring: about {estimate:.0f} s" if estimate else "Measuring: no estimate yet")
         + (f", and {unknown} Cells of which none was measured before." if unknown else ".")
     )

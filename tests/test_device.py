@@ -20,10 +20,10 @@ def nvml(monkeypatch):
     monkeypatch.setitem(sys.modules, "pynvml", fake)
     monkeypatch.setattr(environments, "is_cpu", lambda: False)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    for cached in (device.cards, device.describe):
+    for cached in (device.cards, device.describe_here):
         cached.cache_clear()
     yield fake
-    for cached in (device.cards, device.describe):
+    for cached in (device.cards, device.describe_here):
         cached.cache_clear()
 
 

@@ -56,6 +56,13 @@ class Relative(Protocol):
     """The baseline's samples by task; run.py fills it before `measure`."""
 
 
+@runtime_checkable
+class Timed(Protocol):
+    """A workload whose figure is a time: its arms take turns on one device, and nothing else runs beside them."""
+
+    timed: bool
+
+
 WORKLOADS = {
     "accuracy": "harness.workloads.accuracy:Accuracy",
     "divergence": "harness.workloads.divergence:Divergence",
@@ -72,9 +79,14 @@ def workload(name: str) -> Workload:
     return made
 
 
+def timed(name: str) -> bool:
+    """Whether that workload's figure is a time."""
+    return isinstance(workload(name), Timed)
+
+
 def prepare(names: Iterable[str]) -> None:
     """What must be measured before an engine holds the device: its bandwidth and rate, for the workloads that need them."""
-    if {"latency", "throughput"} & set(names):
+    if any(timed(name) for name in names):
         from harness import limits
 
         limits.rates()

@@ -40,6 +40,8 @@ INPUT_BOUND = 0.5
 class Load:
     """`latency` and `throughput`: the two differ in what is asked of them, not in how it is measured."""
 
+    timed = True
+
     def points(self, spec: LoadSpec) -> list[dict[str, Any]]:
         """Trials outermost, so that what drifts meets every point alike."""
         flow = [{"concurrency": c} for c in spec.concurrency] + [{"request_rate": r} for r in spec.request_rates]

@@ -1,0 +1,226 @@
+"""Measures a chain of groups from plain data, in whatever process: one engine a group, one Record a Cell."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import subprocess
+import time
+from collections.abc import Callable
+from typing import Any
+
+from harness import engine, environments, files, room, workloads
+from harness.claims import Claims
+from harness.errors import CellFailed
+from harness.executors import Outcome
+from harness.groups import Chain, Group
+from harness.plan import PlannedCell, cell_identity, content_hash
+from harness.progress import Reporter
+from harness.record import Provenance, Record
+from harness.store import RunFolder
+from harness.suite import Suite
+from harness.workloads import Measurement, workload
+
+Each = Callable[[Chain, Group, RunFolder, Reporter], Outcome]
+"""Measures one group."""
+
+
+def chain(given: Chain, report: Reporter, each: Each | None = None) -> Outcome:
+    """Measure what is missing of a chain and nobody else has in hand. each: in the place of `group`."""
+    folder = RunFolder(given.folder)
+    failures: list[str] = []
+    later: list[str] = []
+    with Claims(given.folder) as claims:
+        missing = [c.id.key for c in given.cells if not is_done(folder, c.id.key)]
+        awaited = claims.elsewhere(_awaited(given, folder))
+        # Without the baseline's answers an engine would be started twice: the whole chain waits for them.
+        mine = set() if awaited else set(claims.take(missing))
+        busy = [key for key in missing if key not in mine]
+        holder = claims.holder((awaited or busy)[0]) if busy else ""
+        # Another run may have finished some between our looking and our taking them.
+        left = given.only({c.id.key for c in given.cells if c.id.key in mine and not is_done(folder, c.id.key)})
+        try:
+            if left.groups:
+                report.stage("measuring what the device can do")
+                workloads.prepare({c.workload for c in left.cells})
+            for one in left.groups:
+                outcome = (each or group)(left, one, folder, report)
+                failures, later, holder = failures + outcome.failures, later + outcome.busy, outcome.holder or holder
+        finally:
+            workloads.close()
+    return Outcome(failures, [*busy, *later], holder)
+
+
+def _awaited(given: Chain, folder: RunFolder) -> list[str]:
+    """The baseline's Cells that a chain starts from, does not measure itself, and that are not done."""
+    if not any(map(_relative, given.cells)):
+        return []
+    own = {c.id.key for c in given.cells}
+    return [key for key in given.reference.values() if key not in own and not is_done(folder, key)]
+
+
+def _relative(cell: PlannedCell) -> bool:
+    return isinstance(workload(cell.workload), workloads.Relative)
+
+
+def is_done(folder: RunFolder, key: str) -> bool:
+    """Whether there is a Record that counts under a key."""
+    record = folder.record(key)
+    return record is not None and record.status == "done"
+
+
+def strange(suite: Suite, one: Group) -> str | None:
+    """Why this process would measure other Cells than those that were planned, or None: the keys are made once more."""
+    if not one.variant.path.is_dir() or content_hash(one.variant.path) != one.variant.content:
+        return f"{one.variant.path} is another checkpoint here than where the run was planned, or is not there"
+    specs = dict(suite.workloads.named())
+    for cell in one.cells:
+        assert cell.identity is not None
+        measured = workload(cell.workload).identity(specs[cell.workload], cell.point)
+        mine = cell_identity(suite, one.variant, cell.workload, cell.identity["measured"] | measured)
+        differ = [key for key in mine if mine[key] != cell.identity.get(key)]
+        if differ:
+            key = differ[0]
+            return (
+                f"this machine would measure something else: {key} is {mine[key]} here and {cell.identity.get(key)} in the plan"
+            )
+    return None
+
+
+def group(given: Chain, one: Group, folder: RunFolder, report: Reporter) -> Outcome:
+    """Start one engine and measure a group's Cells with it."""
+    suite, variant = given.suite, one.variant
+    log = folder.logs / f"{one.number}-{variant.name}.log"
+    settings = suite.engine_of(variant.name)
+    reason = strange(suite, one)
+    if reason is None and (held := room.free_faults(settings)):
+        reason = str(held[0])
+    if reason is not None:
+        report.line(f"FAILED {variant.name}: {reason}")
+        return Outcome([f"{cell.label} failed: the engine was not started: {reason}" for cell in one.cells])
+    failures, later = [], []
+    report.stage(f"starting vLLM on {variant.name}")
+    try:
+        with engine.serving(
+            variant.path,
+            settings,
+            log,
+            f"{variant.name}-{(variant.content or '')[:8]}",
+            lambda stage: report.stage(f"starting vLLM on {variant.name}: {stage}"),
+        ) as running:
+            report.line(f"vLLM serves {variant.name} after {running.facts.start_s:.1f} s")
+            for cell in one.cells:
+                if _relative(cell) and not _answered(given, one, folder, running.facts.start_s, report):
+                    later.append(cell.id.key)
+                    continue
+                try:
+                    record = _measure(given, one, cell, running, folder, report)
+                except CellFailed as error:
+                    record = folder.add(_record(one, cell, running.facts, "failed", str(error)))
+                if record.status != "done":
+                    failures.append(f"{cell.label} {record.status}: {record.reason}")
+                    report.line(f"FAILED {failures[-1]}")
+                if not running.alive():
+                    failures.append(f"{variant.name}: the engine died; its other Cells were not measured (log: {log})")
+                    break
+    except CellFailed as error:
+        failures += [f"{cell.label} failed: {error}" for cell in one.cells]
+        report.line(f"FAILED {variant.name}: {error}")
+    return Outcome(failures, later, f"the chain of {suite.baseline}" if later else "")
+
+
+def _answered(given: Chain, one: Group, folder: RunFolder, patience_s: float, report: Reporter) -> bool:
+    """Whether a Cell that is measured against the baseline's answers may begin.
+
+    The baseline may be measured beside us, about as fast. Waiting with a running engine costs at most what starting it
+    once more would, so it is waited for that long. A group of such Cells alone comes last and waits for nothing.
+    """
+    awaited = _awaited(given, folder)
+    if not awaited or all(map(_relative, one.cells)):
+        return True
+    report.stage(f"{one.variant.name}: waiting for the answers of {given.suite.baseline}")
+    deadline = time.monotonic() + patience_s
+    while awaited and time.monotonic() < deadline:
+        time.sleep(0.5)
+        awaited = _awaited(given, folder)
+    return not awaited
+
+
+def _measure(
+    given: Chain, one: Group, cell: PlannedCell, running: engine.Engine, folder: RunFolder, report: Reporter
+) -> Record:
+    started, began = now(), time.monotonic()
+    report.stage(f"measuring {cell.label}")
+    spec = dict(given.suite.workloads.named())[cell.workload]
+    kind = workload(cell.workload)
+    if isinstance(kind, workloads.Relative):
+        kind.reference = {t: list(folder.samples(key)) for t, key in given.reference.items() if is_done(folder, key)}
+    measured = kind.measure(
+        running, spec, cell.point, lambda done, total, what: report.update(done, total, f"{one.variant.name}: {what}")
+    )
+    record = _record(
+        one,
+        cell,
+        running.facts,
+        measured.status,
+        measured.reason,
+        measured,
+        started,
+        time.monotonic() - began,
+    )
+    return folder.add(record, measured.samples)
+
+
+def _record(
+    one: Group,
+    cell: PlannedCell,
+    facts: engine.EngineFacts,
+    status: Any,
+    reason: str | None,
+    measured: Measurement | None = None,
+    started: str | None = None,
+    seconds: float = 0.0,
+) -> Record:
+    assert cell.identity is not None
+    return Record(
+        cell=cell.id,
+        status=status,
+        reason=reason,
+        metrics=dict(measured.metrics) if measured else {},
+        labels=measured.labels if measured else [],
+        facts=measured.facts if measured else {},
+        random_weights=one.random_weights,
+        provenance=Provenance(
+            identity=cell.identity,
+            checkpoint=files.shown(one.variant.path),
+            git=git_state(),
+            engine=facts.model_dump(mode="json"),
+            started=started or now(),
+            seconds=round(seconds, 2),
+        ),
+    )
+
+
+def now() -> str:
+    """UTC, ISO 8601."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
+def git_state() -> dict[str, Any] | None:
+    """Commit of the harness's checkout and whether its files were changed; None outside one."""
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(
+            ["git", "-C", str(environments.PACKAGE_ROOT), *arguments],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=10,
+        ).stdout.strip()
+
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        return {
+            "commit": git("rev-parse", "HEAD"),
+            "changed": bool(git("status", "--porcelain", "--untracked-files=no")),
+        }
+    return None

@@ -1,0 +1,62 @@
+"""What stands in for an engine where only the executor is under test: Records at once, and a journal of who made which.
+
+`python -m tests.e2e.stand_in run SUITE ...` is `python -m harness` with it. $HARNESS_STAND_IN_JOURNAL names the journal, a
+line when a Cell begins and when it ends; _S the seconds a Cell takes; _FSYNC_S those of a write; _SAMPLES its samples; _HOLD
+a variant whose Cells wait until the file _GO is there.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+import time
+from pathlib import Path
+
+from harness import cli, files, measure, run, workloads
+from harness.engine import EngineFacts
+from harness.executors import Outcome
+from harness.groups import Chain, Group
+from harness.progress import Reporter
+from harness.record import Metric, Sample, TokenScores
+from harness.store import RunFolder
+from tests.conftest import sample
+
+
+def setting(name: str, otherwise: str = "") -> str:
+    return os.environ.get(f"HARNESS_STAND_IN_{name}", otherwise)
+
+
+TOKENS = TokenScores(task="t", doc_id="1", tokens=[1], logprobs=[{1: -0.1, 2: -3.0}], best=[1])
+
+
+def answers() -> list[Sample]:
+    return [sample(str(i), 1.0) for i in range(int(setting("SAMPLES", "2")))]
+
+
+def group(given: Chain, one: Group, folder: RunFolder, report: Reporter) -> Outcome:
+    """In place of measure.group."""
+    if slow := float(setting("FSYNC_S", "0")):
+        files.os.fsync = lambda _: time.sleep(slow)  # type: ignore[attr-defined]
+    report.line(f"stand-in serves {one.variant.name}")
+    for cell in one.cells:
+        with Path(setting("JOURNAL")).open("a") as journal:
+            journal.write(f"began {cell.label} {os.getpid()}\n")
+        while setting("HOLD") == one.variant.name and not Path(setting("GO")).exists():
+            time.sleep(0.05)
+        time.sleep(float(setting("S", "0")))
+        measured = workloads.Measurement({"score": Metric(value=1.0, unit="share", n=2, stderr=0.1)})
+        record = measure._record(one, cell, EngineFacts(vllm="0", arguments=[], start_s=0), "done", None, measured)
+        folder.add(record, answers() if cell.workload == "accuracy" else [TOKENS])
+        with Path(setting("JOURNAL")).open("a") as journal:
+            journal.write(f"ended {cell.label} {os.getpid()}\n")
+    return Outcome()
+
+
+if __name__ == "__main__":
+    from tests.e2e import stand_in  # by this name, not as __main__, workers find it
+
+    run.measure.chain = functools.partial(measure.chain, each=stand_in.group)
+    run.preflight = lambda *_, **__: []
+    workloads.prepare = lambda _: None
+    sys.exit(cli.main(sys.argv[1:]))
