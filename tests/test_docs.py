@@ -29,6 +29,24 @@ def test_the_kept_report_is_what_its_records_give(name):
     assert tables.markdown(run) == (run.path / "report.md").read_text(encoding="utf-8")
 
 
+def test_the_demos_accuracy_on_a_gpu_is_that_of_a_cpu_within_noise():
+    """Two kernels of vLLM against each other, Machete and the CPU's, on the kept Runs of the trained model."""
+    scores: dict[str, dict[str, tuple[float, int]]] = {}
+    kernels = set()
+    for name in ("demo_cpu", "demo_h200"):
+        for record in RunFolder.existing(ROOT / "results" / name).records():
+            if record.cell.workload == "accuracy":
+                score, known = record.metrics["score"], scores.setdefault(record.cell.variant, {}).get(name, (0.0, 0))
+                scores[record.cell.variant][name] = known[0] + score.value * score.n, known[1] + score.n
+                kernels.add(record.provenance.engine["kernel"])
+    assert kernels == {None, "CPUWNA16LinearKernel", "MacheteLinearKernel"}
+    for variant, both in scores.items():
+        (cpu, n), (gpu, m) = both.values()
+        assert n == m == 3000
+        share = (cpu + gpu) / (n + m)
+        assert abs(cpu / n - gpu / m) < 2 * (2 * share * (1 - share) / n) ** 0.5, variant
+
+
 @pytest.mark.parametrize("name", readme.DOCUMENTS)
 def test_the_tables_shown_are_those_of_the_kept_run(name):
     text = (ROOT / name).read_text(encoding="utf-8")
