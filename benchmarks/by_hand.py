@@ -152,6 +152,8 @@ def step(results: dict[str, Any], kind: str, name: str, do: Callable[[], object]
         began = time.perf_counter()
         do()
         steps[name] = round(time.perf_counter() - began, 1)
+        # Above the steps' own work, this tells that the machine had other work too.
+        results.setdefault("load average of 5 minutes", {})[f"{kind}: {name}"] = round(os.getloadavg()[1], 1)
         write_json(out, results)
     print(f"{kind}: {name}: {steps[name]:.1f} s", file=sys.stderr, flush=True)
 
