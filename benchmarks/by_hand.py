@@ -1,6 +1,6 @@
 """What the harness saves against doing the same by hand, and what it costs in throughput.
 
-`python benchmarks/by_hand.py OUT.json [--only by-hand|harness|overhead] [--limit N]`, on an idle machine. The demo model,
+`python -m benchmarks.by_hand OUT.json [--only by-hand|harness|overhead] [--limit N]`, on an idle machine. The demo model,
 BF16 and INT4: all 3,000 questions, three load points, memory.
 
 by hand: `lm_eval` with its vLLM backend for each variant (it needs `pip install ray`), then for each variant and load point a

@@ -1,6 +1,6 @@
 """Where the time of a decode step goes on a GPU: vLLM's own profiler around a few steps, its kernels summed by kind.
 
-`python benchmarks/decode_profile.py CHECKPOINT OUT.json [--concurrency 1] [--env KEY=VALUE] [--argument ARG]...` starts the
+`python -m benchmarks.decode_profile CHECKPOINT OUT.json [--concurrency 1] [--env KEY=VALUE] [--argument ARG]...` starts the
 engine as the harness does, once with the profiler ready, and prints one table: milliseconds a step for each kind of kernel,
 and the rest, in which the device waited (launches, scheduling, sampling on the host). The step time without the profiler
 stands beside it, for a profiler costs time of its own.

@@ -22,7 +22,7 @@ REQUEST_TOKENS = 1280
 
 
 def grid(place: Path) -> Table:
-    """`tests.quantize.bench_grid`'s grid.json: six cells from one load against a single build."""
+    """`benchmarks.grid`'s grid.json: six cells from one load against a single build."""
     found = _read(place / "grid.json")
     rows = [
         {
@@ -47,7 +47,7 @@ def grid(place: Path) -> Table:
 
 
 def profile(place: Path) -> Table:
-    """`benchmarks/decode_profile.py`'s decode_profile.json: where a decode step's time goes."""
+    """`benchmarks.decode_profile`'s decode_profile.json: where a decode step's time goes."""
     found = _read(place / "decode_profile.json")
     step = found["step_ms"]
     parts = {**found["kinds_ms"], "the device waits": found["device_waits_ms"]}

@@ -1,9 +1,9 @@
 """How much a grid saves: six cells in one job against single builds of them, and where the time of each went.
 
-`python -m tests.quantize.bench_grid SOURCE FOLDER [--samples 16] [--singles 2] [--only grid|singles]
+`python -m benchmarks.grid SOURCE FOLDER [--samples 16] [--singles 2] [--only grid|singles]
 [--keep g128_mse=PATH]`, on an idle machine.
 The quantize environment is found as the harness finds it (HARNESS_QUANTIZE_PYTHON, HARNESS_QUANTIZE_PYTHONPATH, or
-.venv-quantize). Results go to standard output and to FOLDER/bench_grid.json after each build, so that one that is cut
+.venv-quantize). Results go to standard output and to FOLDER/grid.json after each build, so that one that is cut
 short, or the two halves of `--only`, still give one table. Finished checkpoints are removed at once: six of the 8B
 shape are 40 GB.
 """
@@ -104,7 +104,7 @@ def main() -> None:
         for n in [f"g{g}_{o}"]
     ]
     base = {"source": str(given.source.resolve()), "calibration": {"samples": given.samples}, "force": True}
-    kept = folder / "bench_grid.json"
+    kept = folder / "grid.json"
     results: dict[str, Any] = json.loads(kept.read_text()) if given.only and kept.is_file() else {}
     jobs = {"grid": cells} if given.only != "singles" else {}
     if given.only != "grid":
