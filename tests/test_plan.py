@@ -15,6 +15,7 @@ from harness.files import file_sha256
 from harness.plan import make_plan
 from harness.suite import Workloads, load_suite
 from harness.workloads import WORKLOADS
+from tests.conftest import ROOT
 from tests.quantize import shapes
 
 SUITE = """\
@@ -229,3 +230,21 @@ def test_weights_that_are_cut_short(write_suite, tmp_path, checkpoint):
 def test_a_suite_that_measures_nothing_and_arguments_that_are_the_harness_s(write_suite, tmp_path):
     assert "nothing would be measured" in told(write_suite(SUITE), tmp_path, "workloads={}")
     assert "--port=1 is set by the harness" in told(write_suite(SUITE), tmp_path, "engine.extra_args=[--port=1]")
+
+
+def test_accuracy_of_random_weights_is_refused_and_their_memory_is_not(write_suite, tmp_path, checkpoint):
+    marked = shutil.copytree(checkpoint, tmp_path / "shape")
+    (marked / "random_weights.json").write_text('{"shape": "T"}')
+    text = SUITE.replace("{model}", str(marked))
+    said = told(write_suite(text), tmp_path)
+    assert said.startswith("variants.bf16: has random weights, so its accuracy means nothing")
+    planned = plan(write_suite(text.replace("accuracy:\n    tasks: [demo_vl]", "memory: {}")), tmp_path)
+    assert planned.faults == [] and planned.random_weights("bf16")
+
+
+def test_a_shape_is_one_switch_and_is_calibrated_on_what_is_here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    suite = load_suite(ROOT / "suites" / "qwen3_vl_8b" / "speed.yaml", ["model={shape: qwen3_vl_8b}"])
+    assert suite.calibration.dataset == "demo"
+    with pytest.raises(Refused, match="make it: python -m harness shape qwen3_vl_8b"):
+        make_plan(suite, tmp_path / "checkpoints")
