@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 import sys
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -18,7 +17,7 @@ from harness import files, health, pairing, record, stats, store
 from harness.errors import Fault, NotDone, OneArm, Refused, Unlike
 from harness.health import Health
 from harness.kept import kept
-from harness.pairing import Pairs, Sampled, Tally, pair
+from harness.pairing import Pairs, Sampled, Tally, paired
 from harness.record import Record
 from harness.store import RunFolder
 
@@ -128,7 +127,7 @@ def unlike(baseline: Record, candidate: Record, may_differ: Sequence[str] = ARM_
 
 def compare_pairs(task: str, arms: Arms, pairs: Pairs[Sampled], noise: bool = False) -> Comparison:
     """The Comparison of paired samples. Documents that share their pictures are resampled together."""
-    return compare_tally(task, arms, Tally.of(pairs, task), noise, examples=_examples(pairs))
+    return compare_tally(task, arms, Tally.of(pairs), noise, examples=_examples(pairs))
 
 
 def _examples(pairs: Pairs[Sampled]) -> tuple[Lost, ...]:
@@ -141,7 +140,7 @@ def compare_tally(task: str, arms: Arms, tally: Tally, noise: bool = False, **mo
 
     Where few answers changed the adjusted interval is the wider one: five equal answers show nothing.
     """
-    kinds, n, groups = Counter(tally.pictures.values()), tally.n, len(tally.pictures)
+    kinds, n, groups = tally.pictures.kinds_beside(tally.sums), tally.n, len(tally.pictures.names)
     before, after = (sum(kind[arm] * count for kind, count in kinds.items()) / n for arm in (0, 1))
     difference, recovery = stats.bootstrap(kinds)
     adjusted = stats.adjusted((after - before) * n, tally.squares, n)
@@ -268,13 +267,12 @@ def _compare_arms(
             if not anyway:
                 continue
         try:
-            rows = baseline[0].paired(one.cell.key, (candidate[0], two.cell.key))
-            pairs = pair(*rows, f"{arms.candidate}/{task}", anyway)
+            pairs = paired((baseline[0], one.cell.key), (candidate[0], two.cell.key), f"{arms.candidate}/{task}", anyway)
         except Refused as refused:
             faults += [Unlike(f.where, f.what, f.right) for f in refused.faults]
             continue
         noise = _same(one, two)
-        tally = Tally.of(pairs, task)
+        tally = Tally.of(pairs)
         found.append(compare_tally(task, arms, tally, noise, examples=_examples(pairs)))
         tallies.append(tally)
     # What differs on all tasks is one fault, not one for each.

@@ -26,5 +26,5 @@ def kept(name: str, state: str, kind: TypeAdapter[T], make: Callable[[], T]) -> 
             return kind.validate_python(found["value"])
     value = make()
     with contextlib.suppress(OSError):  # a cache folder that cannot be written costs time, nothing else
-        files.write_json(path, {"state": state, "value": kind.dump_python(value)})
+        files.write_text(path, json.dumps({"state": state, "value": kind.dump_python(value)}))
     return value

@@ -1,37 +1,152 @@
-"""Two arms' answers to the same documents, and the counts of them that a Comparison follows from."""
+"""Two arms' answers to the same documents, and the counts of them that a Comparison follows from.
+
+A quantized model answers most questions as before. So everything about the baseline is counted once, and a candidate's
+counts follow from the few documents that it answered differently.
+"""
 
 from __future__ import annotations
 
+import operator
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import TypeVar
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from itertools import compress
+from pathlib import Path
+from typing import Any, Generic, TypeVar
 
-from harness import health
+import numpy as np
+from numpy.typing import NDArray
+
+from harness import health, store
 from harness.errors import Fault, Refused
 from harness.record import Row, Sample
+from harness.store import RunFolder
 
 Sampled = TypeVar("Sampled", Sample, Row)
-Pairs = list[tuple[Sampled, Sampled]]
-"""What both arms answered to each document."""
 
 
-def pair(baseline: Sequence[Sampled], candidate: Sequence[Sampled], where: str, anyway: bool = False) -> Pairs[Sampled]:
-    """Samples of the two arms by document; raises Refused when the arms were not asked the same documents.
+class Pictures:
+    """Documents grouped by the pictures they show, with one arm's scores; groups are what the bootstrap draws."""
+
+    def __init__(self, names: Sequence[Any], scores: NDArray[Any], sizes: NDArray[Any]):
+        """names: what the documents (or groups of them) show; equal names are one group. scores, sizes: shape (names,)."""
+        numbers: dict[Any, int] = {}
+        self.group = np.array([numbers.setdefault(name, len(numbers)) for name in names])
+        self.names, self.scores = list(numbers), scores
+        self.sums, self.sizes = self.summed(scores), self.summed(sizes).astype(int)
+
+    def summed(self, scores: NDArray[Any]) -> NDArray[Any]:
+        """Scores, shape (names,), summed over each group."""
+        return np.bincount(self.group, scores, len(self.names))
+
+    @cached_property
+    def kinds(self) -> Counter[tuple[float, float, int]]:
+        """What `stats.bootstrap` takes, of the arm beside itself."""
+        sums = self.sums.tolist()
+        return Counter(zip(sums, sums, self.sizes.tolist(), strict=True))
+
+    def kinds_beside(self, sums: NDArray[Any]) -> Counter[tuple[float, float, int]]:
+        """What `stats.bootstrap` takes, of this arm and another. sums: the other's score of each group."""
+        kinds, changed = Counter(self.kinds), self.sums != sums
+        mine, other, sizes = (column[changed].tolist() for column in (self.sums, sums, self.sizes))
+        kinds.subtract(zip(mine, mine, sizes, strict=True))
+        kinds.update(zip(mine, other, sizes, strict=True))
+        return +kinds
+
+
+@lru_cache(maxsize=4)
+def _together(parts: tuple[Pictures, ...]) -> Pictures:
+    """The groups of several tasks; pictures that two of them show are one group. Kept for the next candidate."""
+    # A document without pictures is named by its number, which means something in its own task alone.
+    names = [name if isinstance(name, str) else (part, name) for part, one in enumerate(parts) for name in one.names]
+    return Pictures(names, np.concatenate([one.sums for one in parts]), np.concatenate([one.sizes for one in parts]))
+
+
+class Baseline(Generic[Sampled]):
+    """One arm's answers to a task's documents, and what every comparison with them needs."""
+
+    def __init__(self, rows: Sequence[Sampled], lines: Sequence[bytes] = ()):
+        """lines: the rows as they stand in their file."""
+        self.rows: Sequence[Sampled] = rows
+        self.lines = lines
+        self.ids = {row.doc_id for row in rows}
+
+    @cached_property
+    def by_line(self) -> dict[bytes, Sampled]:
+        """The rows by their lines."""
+        return dict(zip(self.lines, self.rows, strict=True))
+
+    @cached_property
+    def health(self) -> health.Tally:
+        """The counts of its health."""
+        return health.Tally.of(self.rows)
+
+    @cached_property
+    def pictures(self) -> Pictures:
+        """Its documents by picture; one without is a group of its own."""
+        names = [row.image_hash or number for number, row in enumerate(self.rows)]
+        return Pictures(names, np.array([row.score for row in self.rows], float), np.ones(len(names)))
+
+
+@lru_cache(maxsize=32)
+def _baseline(path: Path, state: tuple[int, ...]) -> Baseline[Row]:
+    """A samples file, kept while candidates are compared with it. state: see RunFolder.state."""
+    lines = path.read_bytes().splitlines()
+    return Baseline([store.row(line, path) for line in lines], lines)
+
+
+@dataclass(frozen=True)
+class Pairs(Generic[Sampled]):
+    """What both arms answered to each document."""
+
+    baseline: Baseline[Sampled]
+    changed: list[tuple[int, Sampled]]
+    """The candidate's rows that are not the baseline's, each with its document's place among the baseline's rows."""
+
+    def __iter__(self) -> Any:
+        """The two rows of each document that has two."""
+        return ((self.baseline.rows[place], row) for place, row in self.changed)
+
+
+def paired(baseline: tuple[RunFolder, str], candidate: tuple[RunFolder, str], where: str, anyway: bool = False) -> Pairs[Row]:
+    """The rows of two accuracy Cells, each given by its Run and its key; see `pair`.
+
+    Lines that are equal in both files are not read. Raises Refused for a line that is no Sample as well.
+    """
+    (run, key), (other, other_key) = baseline, candidate
+    base, path = _baseline(run.samples_path(key), run.state(key)), other.samples_path(other_key)
+    lines = path.read_bytes().splitlines()
+    if len(lines) == len(base.lines) == len(base.ids) > 0:
+        differ = compress(range(len(lines)), map(operator.ne, base.lines, lines))
+        changed = [(place, store.row(lines[place], path)) for place in differ]
+        if all(base.rows[place].doc_id == row.doc_id for place, row in changed):
+            return _asked_alike(Pairs(base, changed), where, anyway)
+    return pair(base, [base.by_line.get(line) or store.row(line, path) for line in lines], where, anyway)
+
+
+def pair(baseline: Baseline[Sampled], candidate: Sequence[Sampled], where: str, anyway: bool = False) -> Pairs[Sampled]:
+    """Rows of the two arms by document; raises Refused when the arms were not asked the same documents.
 
     anyway: pairs documents that were asked with another prompt or picture as well.
     """
-    other = {sample.doc_id: sample for sample in candidate}
-    if len(other) != len(candidate) or len({sample.doc_id for sample in baseline}) != len(baseline):
+    other = {row.doc_id: row for row in candidate}
+    if len(other) != len(candidate) or len(baseline.ids) != len(baseline.rows):
         raise Refused(Fault(where, "has two documents with one id, so they cannot be paired"))
-    if not baseline or not candidate:
+    if not other or not baseline.ids:
         raise Refused(Fault(where, "has no documents, so there is nothing to compare"))
-    alone = sorted({s.doc_id for s in baseline} ^ other.keys())
+    alone = sorted(baseline.ids ^ other.keys())
     if alone:
         raise Refused(
             Fault(where, f"the arms were asked different documents: {len(alone)} stand in one only, first {alone[0]}")
         )
-    pairs = [(sample, other[sample.doc_id]) for sample in baseline]
-    for before, after in (p for p in pairs if p[0] is not p[1]) if not anyway else ():
+    both = ((place, row, other[row.doc_id]) for place, row in enumerate(baseline.rows))
+    return _asked_alike(Pairs(baseline, [(place, b) for place, a, b in both if a is not b]), where, anyway)
+
+
+def _asked_alike(pairs: Pairs[Sampled], where: str, anyway: bool) -> Pairs[Sampled]:
+    """The pairs; raises Refused for a document that was asked with another prompt or picture, unless `anyway`."""
+    for before, after in pairs if not anyway else ():
         if (before.prompt_hash, before.image_hash) != (after.prompt_hash, after.image_hash):
             raise Refused(Fault(where, f"document {before.doc_id} was asked with another prompt or picture in the two arms"))
         tokens = (before.prompt_tokens, after.prompt_tokens)
@@ -42,51 +157,46 @@ def pair(baseline: Sequence[Sampled], candidate: Sequence[Sampled], where: str, 
     return pairs
 
 
-@dataclass
+@dataclass(frozen=True)
 class Tally:
     """Counts from which a Comparison follows; they add up over tasks."""
 
-    n: int = 0
-    lost: int = 0
-    gained: int = 0
-    flips: int = 0
-    squares: float = 0.0
+    n: int
+    lost: int
+    gained: int
+    flips: int
+    squares: float
     """Sum of the squared differences in score."""
-    pictures: dict[str, tuple[float, float, int]] = field(default_factory=dict)
-    """For each set of pictures (or document without): the sums of both arms' scores, and how many documents show it."""
-    baseline: health.Tally = field(default_factory=health.Tally)
-    candidate: health.Tally = field(default_factory=health.Tally)
+    pictures: Pictures
+    """The baseline's scores by the pictures that were shown."""
+    sums: NDArray[Any]
+    """The candidate's score of each of those groups."""
+    baseline: health.Tally
+    candidate: health.Tally
 
     @classmethod
-    def of(cls, pairs: Pairs[Sampled], task: str) -> Tally:
+    def of(cls, pairs: Pairs[Sampled]) -> Tally:
         """The counts of one task."""
-        pictures: dict[str, tuple[float, float, int]] = {}
-        for number, (a, b) in enumerate(pairs):
-            name = a.image_hash or f"document {number} of {task}"
-            known = pictures.get(name)
-            pictures[name] = (known[0] + a.score, known[1] + b.score, known[2] + 1) if known else (a.score, b.score, 1)
-        changed = [(a, b) for a, b in pairs if a is not b]
-        baseline = health.Tally.of([a for a, _ in pairs])
+        base, changed = pairs.baseline, list(pairs)
+        scores = base.pictures.scores.copy()
+        scores[[place for place, _ in pairs.changed]] = [row.score for _, row in pairs.changed]
+        differences = [b.score - a.score for a, b in changed]
         return cls(
-            n=len(pairs),
-            lost=sum(a.score > b.score for a, b in changed),
-            gained=sum(a.score < b.score for a, b in changed),
+            n=len(base.rows),
+            lost=sum(difference < 0 for difference in differences),
+            gained=sum(difference > 0 for difference in differences),
             flips=sum(a.answer != b.answer for a, b in changed),
-            squares=sum((b.score - a.score) ** 2 for a, b in changed),
-            pictures=pictures,
-            baseline=baseline,
-            candidate=baseline.replaced([a for a, _ in changed], [b for _, b in changed]),
+            squares=sum(difference**2 for difference in differences),
+            pictures=base.pictures,
+            sums=base.pictures.summed(scores),
+            baseline=base.health,
+            candidate=base.health.replaced([a for a, _ in changed], [b for _, b in changed]),
         )
 
     @classmethod
     def total(cls, parts: Sequence[Tally]) -> Tally:
         """The counts over several tasks; pictures that two of them show are one."""
-        pictures = dict(parts[0].pictures)
-        for part in parts[1:]:
-            shared = {name: (pictures[name], part.pictures[name]) for name in pictures.keys() & part.pictures.keys()}
-            pictures |= part.pictures
-            for name, (one, two) in shared.items():
-                pictures[name] = (one[0] + two[0], one[1] + two[1], one[2] + two[2])
+        pictures = _together(tuple(part.pictures for part in parts))
         return cls(
             n=sum(part.n for part in parts),
             lost=sum(part.lost for part in parts),
@@ -94,6 +204,7 @@ class Tally:
             flips=sum(part.flips for part in parts),
             squares=sum(part.squares for part in parts),
             pictures=pictures,
+            sums=pictures.summed(np.concatenate([part.sums for part in parts])),
             baseline=health.Tally.total([part.baseline for part in parts]),
             candidate=health.Tally.total([part.candidate for part in parts]),
         )

@@ -187,13 +187,20 @@ def wider(one: Interval, other: Interval) -> Interval:
 
 
 def _draw(kinds: NDArray[Any], counts: NDArray[Any], resamples: int, seed: int) -> NDArray[Any]:
-    """Sums over resamples, shape (resamples, columns of kinds); in blocks, so that memory stays bounded."""
-    rng, total = np.random.default_rng(seed), int(counts.sum())
-    block = max(1, 5_000_000 // len(kinds))
-    parts = [
-        rng.multinomial(total, counts / total, size=min(block, resamples - done)) @ kinds for done in range(0, resamples, block)
-    ]
-    return np.concatenate(parts)
+    """Sums over resamples, shape (resamples, columns of kinds).
+
+    A multinomial as a chain of binomials, one kind after the other: how often the kind is drawn among what the kinds before
+    it left. The most frequent kind comes last and takes the rest. No more than a column is held at a time.
+    """
+    rng, rest = np.random.default_rng(seed), int(counts.sum())
+    sums, left = np.zeros((resamples, kinds.shape[1])), np.full(resamples, rest)
+    order = np.argsort(counts, kind="stable")
+    for row, count in zip(kinds[order[:-1]], counts[order[:-1]].tolist(), strict=True):
+        drawn = rng.binomial(left, count / rest)
+        sums += np.outer(drawn, row)
+        left -= drawn
+        rest -= count
+    return sums + np.outer(left, kinds[order[-1]])
 
 
 def _percentiles(draws: NDArray[Any], value: float, level: float) -> Interval:

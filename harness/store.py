@@ -15,7 +15,6 @@ import contextlib
 import json
 import os
 from collections.abc import Iterable, Iterator
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -147,16 +146,6 @@ class RunFolder:
         """Where a picture lies. `name` comes from a file, so only its last part counts."""
         return self.path / "images" / Path(name).name
 
-    def paired(self, key: str, other: tuple[RunFolder, str]) -> tuple[list[Row], list[Row]]:
-        """The rows of two accuracy Cells, one here and one in `other`; those whose lines are equal are one and the same object.
-
-        A quantized model answers most questions as before, so most lines of the second file need not be read anew. Raises
-        Refused for a line that is no Sample.
-        """
-        first, known = _parsed(self.samples_path(key), self.state(key))
-        path = other[0].samples_path(other[1])
-        return first, [known.get(line) or _decoded(line, path) for line in path.read_bytes().splitlines()]
-
     def faults(self) -> list[Fault]:
         """What forbids writing a Run here: a file in the way, or a folder that holds something else."""
         if self.path.exists() and not self.path.is_dir():
@@ -196,16 +185,9 @@ def _state(path: Path) -> tuple[int, ...]:
     return found.st_mtime_ns, found.st_size, found.st_ino
 
 
-def _decoded(line: bytes, path: Path) -> Row:
+def row(line: bytes, path: Path) -> Row:
+    """A line of a samples file, as much of it as comparisons look at. Raises Refused, with the path, when it is no Sample."""
     try:
         return _row.decode(line)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise Refused(Fault(str(path), f"holds a line that is no Sample: {error}")) from None
-
-
-@lru_cache(maxsize=32)
-def _parsed(path: Path, state: tuple[int, ...]) -> tuple[list[Row], dict[bytes, Row]]:
-    """A baseline's rows, kept while its candidates are compared with it, in order and by line. state: see RunFolder.state."""
-    lines = path.read_bytes().splitlines()
-    known = {line: _decoded(line, path) for line in lines}
-    return [known[line] for line in lines], known
