@@ -10,7 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cached_property
 
 from harness.record import NOT_ASKED, Row, Sample
 
@@ -29,13 +29,9 @@ Answers = Sequence[Sample] | Sequence[Row]
 
 def loops(sample: Sample | Row) -> bool:
     """Whether a response is one unit over and over, to its end, and not because that was the right answer."""
-    return _loops(sample.response.strip(), sample.target.strip())
-
-
-@lru_cache(maxsize=1 << 16)
-def _loops(text: str, target: str) -> bool:
+    text = sample.response.strip()
     found = LOOP.match(text)
-    if not found or text == target:
+    if not found or text == sample.target.strip():
         return False
     rest = text[found.end() :]
     # Cut by length, the last repetition is a part of the unit.
@@ -49,8 +45,14 @@ def looped(samples: Answers) -> float:
 
 def commonest(texts: Sequence[str]) -> tuple[str, float]:
     """The most frequent text and its share."""
-    ((text, count),) = Counter(texts).most_common(1)
+    text, count = _top(Counter(texts))
     return text, count / len(texts)
+
+
+def _top(counter: Counter[str]) -> tuple[str, int]:
+    """The most frequent text and how often it occurs; an empty one, 0 times, when there is none."""
+    count = max(counter.values(), default=0)  # over numbers alone: a third of most_common's time
+    return next((text for text, times in counter.items() if times == count), ""), count
 
 
 def degenerate(samples: Answers) -> str | None:
@@ -89,11 +91,11 @@ class Tally:
         return cls(
             n=len(samples),
             asked=len(asked),
-            unparsed=sum(not s.parsed for s in asked),
-            cut=sum(s.finish_reason == "length" for s in asked),
-            loops=Counter(s.response.strip()[:20] for s in asked if loops(s)),
-            answers=Counter(s.answer.strip() for s in asked),
-            targets=Counter(s.target.strip() for s in asked),
+            unparsed=len([s for s in asked if not s.parsed]),
+            cut=len([s for s in asked if s.finish_reason == "length"]),
+            loops=Counter([s.response.strip()[:20] for s in asked if loops(s)]),
+            answers=Counter([s.answer.strip() for s in asked]),
+            targets=Counter([s.target.strip() for s in asked]),
         )
 
     def replaced(self, old: Answers, new: Answers) -> Tally:
@@ -108,15 +110,22 @@ class Tally:
 
     @classmethod
     def total(cls, parts: Sequence[Tally]) -> Tally:
-        """The counts over several tasks, of each task's commonest answers and targets only: what is common to nearly all
-        documents is the commonest in some task."""
+        """The counts over several tasks, but of answers and targets only those that nearly all of some task's documents have
+        in common: what nearly all documents of all tasks have in common is among them."""
         counters = []
-        for each in zip(*(part._counters() for part in parts), strict=True):
-            common = {text for counter in each for text, _ in counter.most_common(1)}
-            counters.append(Counter({text: sum(counter[text] for counter in each) for text in common}))
+        for kind in (0, 1):
+            tops = [(*part._common[kind], part.asked) for part in parts]
+            common = {text for text, count, asked in tops if count >= ONE_ANSWER * asked}
+            texts = [part._counters()[1 + kind] for part in parts]
+            counters.append(Counter({text: sum(counter[text] for counter in texts) for text in common}))
         loops = sum((part.loops for part in parts), Counter[str]())
         numbers = [sum(each) for each in zip(*(part._numbers() for part in parts), strict=True)]
-        return cls(*numbers, loops, *counters[1:])  # type: ignore[arg-type,call-arg]
+        return cls(*numbers, loops, *counters)  # type: ignore[arg-type,call-arg]
+
+    @cached_property
+    def _common(self) -> tuple[tuple[str, int], tuple[str, int]]:
+        """The most frequent answer and the most frequent target, each with how often it occurs."""
+        return _top(self.answers), _top(self.targets)
 
     def _numbers(self) -> tuple[int, int, int, int]:
         return self.n, self.asked, self.unparsed, self.cut
@@ -131,7 +140,7 @@ class Tally:
             return f"{100 * repeated / n:.0f} % of the answers repeat themselves ({self.loops.most_common(1)[0][0]!r})"
         if n < FEW:
             return None
-        (answer, count), expected = self.answers.most_common(1)[0], self.targets.most_common(1)[0][1]
+        (answer, count), (_, expected) = self._common
         if count / n >= ONE_ANSWER and expected / n < ONE_ANSWER:
             return f"{100 * count / n:.0f} % of the answers are one and the same ({answer[:20]!r})"
         return None
