@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import sys
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -16,7 +17,7 @@ from pydantic import TypeAdapter
 from harness import files, health, pairing, record, stats, store
 from harness.errors import Fault, NotDone, OneArm, Refused, Unlike
 from harness.health import Health
-from harness.kept import kept
+from harness.kept import Kept
 from harness.pairing import Pairs, Sampled, Tally, paired
 from harness.record import Record
 from harness.store import RunFolder
@@ -140,7 +141,7 @@ def compare_tally(task: str, arms: Arms, tally: Tally, noise: bool = False, **mo
 
     Where few answers changed the adjusted interval is the wider one: five equal answers show nothing.
     """
-    kinds, n, groups = tally.pictures.kinds_beside(tally.sums), tally.n, len(tally.pictures.names)
+    kinds, n, groups = tally.pictures.kinds_beside(tally.moved), tally.n, len(tally.pictures.names)
     before, after = (sum(kind[arm] * count for kind, count in kinds.items()) / n for arm in (0, 1))
     difference, recovery = stats.bootstrap(kinds)
     adjusted = stats.adjusted((after - before) * n, tally.squares, n)
@@ -178,44 +179,53 @@ def compare_run(run: RunFolder, baseline: str, anyway: bool = False) -> tuple[li
     """
     found: list[Comparison] = []
     faults: list[Fault] = []
-    records = list(run.records())
-    for arms in arms_of(run.read(), records, baseline):
-        some, wrong = compare_arms((run, arms.baseline), (run, arms.candidate), arms, anyway=anyway, records=records)
+    arms = arms_of(run.read(), run.records(), baseline)
+    for some, wrong in compare_arms([((run, a.baseline), (run, a.candidate), a) for a in arms], anyway=anyway):
         found += some
         faults += wrong
     return found, list(dict.fromkeys(faults))
 
 
-def compare_arms(
-    baseline: tuple[RunFolder, str],
-    candidate: tuple[RunFolder, str],
-    arms: Arms,
-    may_differ: Sequence[str] = ARM_FIELDS,
-    anyway: bool = False,
-    records: Sequence[Record] | None = None,
-) -> tuple[list[Comparison], list[Fault]]:
-    """Two variants, each with the Run it lies in, task by task and then in total; see `compare_run`.
+Side = tuple[RunFolder, str]
+"""A Run and the name of a variant in it."""
 
-    records: all of both arms' Run, where they were read already. What came out is kept in the cache folder until a Record,
-    a samples file or the code that compares changes.
+
+def compare_arms(
+    sides: Sequence[tuple[Side, Side, Arms]], may_differ: Sequence[str] = ARM_FIELDS, anyway: bool = False
+) -> list[tuple[list[Comparison], list[Fault]]]:
+    """Pairs of variants (baseline, candidate, and what they are called), each as in `compare_run`.
+
+    What came out is kept in the cache folder until a Record, a samples file or the code that compares changes. What is not
+    there is computed task by task, for all pairs at once: a baseline's samples are read once, and held for one task only.
     """
-    before, after = (
-        {r.cell.point["task"]: r for r in records or run.records() if (r.cell.variant, r.cell.workload) == (name, "accuracy")}
-        for run, name in (baseline, candidate)
-    )
-    name = [[str(run.path.resolve()), arm] for run, arm in (baseline, candidate)]
-    state = [
-        [task, run.state(one.cell.key), one.provenance.identity, one.status, one.reason, one.samples]
-        for (run, _), records in ((baseline, before), (candidate, after))
-        for task, one in records.items()
-    ]
-    outcome = kept(
-        json.dumps([name, list(may_differ), anyway]),
-        files.digest([_code(), str(arms), state]),
-        TypeAdapter(Outcome),
-        lambda: _compare_arms((baseline[0], before), (candidate[0], after), arms, may_differ, anyway),
-    )
-    return outcome.comparisons, [KINDS[kind](where, what, right) for kind, where, what, right in outcome.faults]
+    of = _accuracy_records(run for *both, _ in sides for run, _ in both)
+    pairs, keeps = [], []
+    for (run, base), (other, candidate), arms in sides:
+        pair = _Comparing((run, other), (of[id(run), base], of[id(other), candidate]), arms, may_differ, anyway)
+        name = [[str(run.path.resolve()), base], [str(other.path.resolve()), candidate]]
+        state = files.digest([_code(), str(arms), pair.state()])
+        pairs.append(pair)
+        keeps.append(Kept(json.dumps([name, list(may_differ), anyway]), state, OUTCOME))
+    outcomes = [keep.find() for keep in keeps]
+    missing = [pair for pair, outcome in zip(pairs, outcomes, strict=True) if outcome is None]
+    for task in dict.fromkeys(task for pair in missing for task in pair.records[0]):
+        for pair in missing:
+            pair.compare(task)
+    told = []
+    for pair, keep, outcome in zip(pairs, keeps, outcomes, strict=True):
+        outcome = outcome or keep.keep(pair.outcome())
+        told.append((outcome.comparisons, [KINDS[kind](where, what, right) for kind, where, what, right in outcome.faults]))
+    return told
+
+
+def _accuracy_records(runs: Iterable[RunFolder]) -> dict[tuple[int, str], dict[str, Record]]:
+    """The accuracy Records by the id of their Run's object and their variant, and below that by task."""
+    found: dict[tuple[int, str], dict[str, Record]] = defaultdict(dict)
+    for number, run in {id(run): run for run in runs}.items():
+        for one in run.records():
+            if one.cell.workload == "accuracy":
+                found[number, one.cell.variant][one.cell.point["task"]] = one
+    return found
 
 
 KINDS = {kind.__name__: kind for kind in (Fault, Unlike, NotDone, OneArm)}
@@ -230,6 +240,9 @@ class Outcome:
     """Kind, where, what, right."""
 
 
+OUTCOME = TypeAdapter(Outcome)
+
+
 @cache
 def _code() -> list[str]:
     """Hashes of the code that a Comparison follows from."""
@@ -239,50 +252,74 @@ def _code() -> list[str]:
     ]
 
 
-def _compare_arms(
-    baseline: tuple[RunFolder, dict[str, Record]],
-    candidate: tuple[RunFolder, dict[str, Record]],
-    arms: Arms,
-    may_differ: Sequence[str],
-    anyway: bool,
-) -> Outcome:
-    before, after = baseline[1], candidate[1]
-    found: list[Comparison] = []
-    tallies: list[Tally] = []
-    faults: list[Fault] = [
-        OneArm(f"{arms} on {task}", f"was measured for {arms.baseline if task in before else arms.candidate} alone")
-        for task in dict.fromkeys([*before, *after])
-        if (task in before) != (task in after)
-    ]
-    noise, differ = False, dict[str, list[str]]()
-    for task in (task for task in before if task in after):
-        one, two = before[task], after[task]
+class _Comparing:
+    """Two arms while they are compared, one task after the other."""
+
+    def __init__(
+        self,
+        runs: tuple[RunFolder, RunFolder],
+        records: tuple[dict[str, Record], dict[str, Record]],
+        arms: Arms,
+        may_differ: Sequence[str],
+        anyway: bool,
+    ):
+        """records: the accuracy Records of each arm, by task."""
+        self.runs, self.records, self.arms, self.may_differ, self.anyway = runs, records, arms, may_differ, anyway
+        self.found: list[Comparison] = []
+        self.tallies: list[Tally] = []
+        self.differ: dict[str, list[str]] = {}
+        """Tasks by what their arms differ in."""
+        self.noise = False
+        before, after = records
+        self.faults: list[Fault] = [
+            OneArm(f"{arms} on {task}", f"was measured for {arms.baseline if task in before else arms.candidate} alone")
+            for task in dict.fromkeys([*before, *after])
+            if (task in before) != (task in after)
+        ]
+
+    def state(self) -> list[Any]:
+        """All of the two Runs that can change the outcome."""
+        return [
+            [task, run.state(one.cell.key), one.provenance.identity, one.status, one.reason, one.samples]
+            for run, records in zip(self.runs, self.records, strict=True)
+            for task, one in records.items()
+        ]
+
+    def compare(self, task: str) -> None:
+        """Compare them on one task, if both were asked it."""
+        if any(task not in records for records in self.records):
+            return
+        one, two = (records[task] for records in self.records)
         broken = [_not_done(record) for record in (one, two) if record.status != "done" or not record.samples]
         if broken:
-            faults += broken
-            continue
-        differing = "; ".join(unlike(one, two, may_differ))
+            self.faults += broken
+            return
+        differing = "; ".join(unlike(one, two, self.may_differ))
         if differing:
-            differ.setdefault(differing, []).append(task)
-            if not anyway:
-                continue
+            self.differ.setdefault(differing, []).append(task)
+            if not self.anyway:
+                return
+        cells = (self.runs[0], one.cell.key), (self.runs[1], two.cell.key)
         try:
-            pairs = paired((baseline[0], one.cell.key), (candidate[0], two.cell.key), f"{arms.candidate}/{task}", anyway)
+            pairs = paired(*cells, f"{self.arms.candidate}/{task}", self.anyway)
         except Refused as refused:
-            faults += [Unlike(f.where, f.what, f.right) for f in refused.faults]
-            continue
-        noise = _same(one, two)
-        tally = Tally.of(pairs)
-        found.append(compare_tally(task, arms, tally, noise, examples=_examples(pairs)))
-        tallies.append(tally)
-    # What differs on all tasks is one fault, not one for each.
-    for what, names in differ.items():
-        where = f"{arms} on {', '.join(names) if len(names) < 4 else f'{len(names)} tasks'}"
-        faults.append(Unlike(where, f"were not measured alike: {what}"))
-    if len(found) > 1:
-        total = ALL if len(found) == len(before) else f"{len(found)} of {len(before)} tasks"
-        found.append(compare_tally(total, arms, Tally.total(tallies), noise, total=True))
-    return Outcome(found, [(type(f).__name__, f.where, f.what, f.right) for f in faults])
+            self.faults += [Unlike(f.where, f.what, f.right) for f in refused.faults]
+            return
+        self.noise = _same(one, two)
+        self.tallies.append(Tally.of(pairs))
+        self.found.append(compare_tally(task, self.arms, self.tallies[-1], self.noise, examples=_examples(pairs)))
+
+    def outcome(self) -> Outcome:
+        """What came out, with the total over the tasks."""
+        # What differs on all tasks is one fault, not one for each.
+        for what, names in self.differ.items():
+            where = f"{self.arms} on {', '.join(names) if len(names) < 4 else f'{len(names)} tasks'}"
+            self.faults.append(Unlike(where, f"were not measured alike: {what}"))
+        if len(self.found) > 1:
+            whole = len(self.found) == len(self.records[0])
+            total = ALL if whole else f"{len(self.found)} of {len(self.records[0])} tasks"
+            self.found.append(compare_tally(total, self.arms, Tally.total(self.tallies), self.noise, total=True))
+        return Outcome(self.found, [(type(f).__name__, f.where, f.what, f.right) for f in self.faults])
 
 
 def _same(one: Record, two: Record) -> bool:

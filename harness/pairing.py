@@ -26,6 +26,10 @@ from harness.store import RunFolder
 Sampled = TypeVar("Sampled", Sample, Row)
 
 
+Moved = tuple[NDArray[Any], NDArray[Any]]
+"""Numbers of groups, and another arm's scores summed over each."""
+
+
 class Pictures:
     """Documents grouped by the pictures they show, with one arm's scores; groups are what the bootstrap draws."""
 
@@ -46,13 +50,22 @@ class Pictures:
         sums = self.sums.tolist()
         return Counter(zip(sums, sums, self.sizes.tolist(), strict=True))
 
-    def kinds_beside(self, sums: NDArray[Any]) -> Counter[tuple[float, float, int]]:
-        """What `stats.bootstrap` takes, of this arm and another. sums: the other's score of each group."""
-        kinds, changed = Counter(self.kinds), self.sums != sums
-        mine, other, sizes = (column[changed].tolist() for column in (self.sums, sums, self.sizes))
+    def kinds_beside(self, moved: Moved) -> Counter[tuple[float, float, int]]:
+        """What `stats.bootstrap` takes, of this arm and another, whose scores differ in some groups."""
+        groups, other = moved
+        mine, sizes = self.sums[groups].tolist(), self.sizes[groups].tolist()
+        kinds = Counter(self.kinds)
         kinds.subtract(zip(mine, mine, sizes, strict=True))
-        kinds.update(zip(mine, other, sizes, strict=True))
+        kinds.update(zip(mine, other.tolist(), sizes, strict=True))
         return +kinds
+
+    def moved(self, places: NDArray[Any], scores: NDArray[Any]) -> Moved:
+        """The groups in which another arm differs that has other scores in these places."""
+        changed = self.scores.copy()
+        changed[places] = scores
+        sums = self.summed(changed)
+        groups = np.flatnonzero(sums != self.sums)
+        return groups, sums[groups]
 
 
 @lru_cache(maxsize=4)
@@ -89,9 +102,9 @@ class Baseline(Generic[Sampled]):
         return Pictures(names, np.array([row.score for row in self.rows], float), np.ones(len(names)))
 
 
-@lru_cache(maxsize=32)
+@lru_cache(maxsize=4)
 def _baseline(path: Path, state: tuple[int, ...]) -> Baseline[Row]:
-    """A samples file, kept while candidates are compared with it. state: see RunFolder.state."""
+    """A samples file, kept while one candidate after the other is compared with it. state: see RunFolder.state."""
     lines = path.read_bytes().splitlines()
     return Baseline([store.row(line, path) for line in lines], lines)
 
@@ -169,8 +182,8 @@ class Tally:
     """Sum of the squared differences in score."""
     pictures: Pictures
     """The baseline's scores by the pictures that were shown."""
-    sums: NDArray[Any]
-    """The candidate's score of each of those groups."""
+    moved: Moved
+    """Where the candidate's differ."""
     baseline: health.Tally
     candidate: health.Tally
 
@@ -178,8 +191,7 @@ class Tally:
     def of(cls, pairs: Pairs[Sampled]) -> Tally:
         """The counts of one task."""
         base, changed = pairs.baseline, list(pairs)
-        scores = base.pictures.scores.copy()
-        scores[[place for place, _ in pairs.changed]] = [row.score for _, row in pairs.changed]
+        places, scores = [place for place, _ in pairs.changed], [row.score for _, row in pairs.changed]
         differences = [b.score - a.score for a, b in changed]
         return cls(
             n=len(base.rows),
@@ -188,7 +200,7 @@ class Tally:
             flips=sum(a.answer != b.answer for a, b in changed),
             squares=sum(difference**2 for difference in differences),
             pictures=base.pictures,
-            sums=base.pictures.summed(scores),
+            moved=base.pictures.moved(np.array(places, int), np.array(scores, float)),
             baseline=base.health,
             candidate=base.health.replaced([a for a, _ in changed], [b for _, b in changed]),
         )
@@ -197,6 +209,8 @@ class Tally:
     def total(cls, parts: Sequence[Tally]) -> Tally:
         """The counts over several tasks; pictures that two of them show are one."""
         pictures = _together(tuple(part.pictures for part in parts))
+        starts = np.cumsum([0, *(len(part.pictures.names) for part in parts)])
+        places = np.concatenate([part.moved[0] + start for part, start in zip(parts, starts, strict=False)])
         return cls(
             n=sum(part.n for part in parts),
             lost=sum(part.lost for part in parts),
@@ -204,7 +218,7 @@ class Tally:
             flips=sum(part.flips for part in parts),
             squares=sum(part.squares for part in parts),
             pictures=pictures,
-            sums=pictures.summed(np.concatenate([part.sums for part in parts])),
+            moved=pictures.moved(places, np.concatenate([part.moved[1] for part in parts])),
             baseline=health.Tally.total([part.baseline for part in parts]),
             candidate=health.Tally.total([part.candidate for part in parts]),
         )
