@@ -97,6 +97,8 @@ class Record(Noun):
     """The file it was made from, when another tool measured it."""
     samples: int = 0
     """Rows in the samples file."""
+    samples_bytes: int | None = None
+    """Its size. None in Records of earlier versions."""
     provenance: Provenance
 
 

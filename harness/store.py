@@ -84,12 +84,13 @@ class RunFolder:
 
     def state(self, key: str) -> tuple[int, ...]:
         """What changes when a Cell's Record or samples are written anew."""
-        return (*_state(self.path / "records" / f"{key}.json"), *_state(self.samples_path(key)))
+        # Asked several times for each of a thousand Cells: a Path each time would take most of a second.
+        return (*_state(f"{self.path}/records/{key}.json"), *_state(f"{self.path}/samples/{key}.jsonl"))
 
     def _record(self, key: str) -> Record | None:
         try:
             record = Record.model_validate_json((self.path / "records" / f"{key}.json").read_bytes())
-            if record.samples and self.samples_path(key).read_bytes().count(b"\n") != record.samples:
+            if record.samples and not _whole(self.samples_path(key), record):
                 return None
         except (OSError, ValidationError):
             return None
@@ -105,9 +106,10 @@ class RunFolder:
     def add(self, record: Record, samples: Iterable[Noun] = ()) -> Record:
         """Write the samples, then the Record that counts them: a kill in between leaves a Cell that is not done."""
         lines = [sample.model_dump_json() for sample in samples]
+        data = "".join(f"{line}\n" for line in lines).encode()
         if lines:
-            files.write_text(self.samples_path(record.cell.key), "\n".join(lines) + "\n")
-        record = record.model_copy(update={"samples": len(lines)})
+            files.write_bytes(self.samples_path(record.cell.key), data)
+        record = record.model_copy(update={"samples": len(lines), "samples_bytes": len(data) if lines else None})
         files.write_text(self.path / "records" / f"{record.cell.key}.json", record.model_dump_json(indent=1) + "\n")
         return record
 
@@ -176,10 +178,15 @@ class RunFolder:
         return aside
 
 
-def _state(path: Path) -> tuple[int, ...]:
+def _whole(path: Path, record: Record) -> bool:
+    """Whether a samples file holds as many rows as its Record says. A file of the size that was written is not read."""
+    return path.stat().st_size == record.samples_bytes or path.read_bytes().count(b"\n") == record.samples
+
+
+def _state(path: str) -> tuple[int, ...]:
     """What changes when a file is written anew; empty when it is not there."""
     try:
-        found = path.stat()
+        found = os.stat(path)
     except OSError:
         return ()
     return found.st_mtime_ns, found.st_size, found.st_ino
