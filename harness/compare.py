@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import itertools
 import json
-import multiprocessing
-import os
 import sys
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +17,8 @@ from pydantic import TypeAdapter
 from harness import files, health, pairing, record, stats, store
 from harness.errors import Fault, NotDone, OneArm, Refused, Unlike
 from harness.health import Health
-from harness.kept import kept
-from harness.pairing import Asked, Pairs, Sampled, Tally, pair
+from harness.kept import Kept
+from harness.pairing import Pairs, Sampled, Tally, paired
 from harness.record import Record
 from harness.store import RunFolder
 
@@ -32,8 +30,6 @@ ELSEWHERE = ("device", "engine.tensor_parallel_size")
 """What may differ too where an arm was taken over from another Run; it is told beside the figures."""
 ALL = "all"
 """The name of the total over all tasks."""
-MANY_SAMPLES = 500_000
-"""From so many on, comparing is worth starting processes for: about two seconds of work."""
 EXAMPLES = 24
 """How many of a Cell's lost documents a Comparison names."""
 
@@ -145,7 +141,7 @@ def asked_unlike(baseline: Record, candidate: Record, may_differ: Sequence[str])
 
 def compare_pairs(task: str, arms: Arms, pairs: Pairs[Sampled], noise: bool = False) -> Comparison:
     """The Comparison of paired samples. Documents that share their pictures are resampled together."""
-    return compare_tally(task, arms, Tally.of(pairs, task), noise, examples=_examples(pairs))
+    return compare_tally(task, arms, Tally.of(pairs), noise, examples=_examples(pairs))
 
 
 def _examples(pairs: Pairs[Sampled]) -> tuple[Lost, ...]:
@@ -158,8 +154,7 @@ def compare_tally(task: str, arms: Arms, tally: Tally, noise: bool = False, **mo
 
     Where few answers changed the adjusted interval is the wider one: five equal answers show nothing.
     """
-    kinds, n = tally.kinds(), tally.n
-    groups = sum(kinds.values())
+    kinds, n, groups = tally.pictures.kinds_beside(tally.moved), tally.n, len(tally.pictures.names)
     before, after = (sum(kind[arm] * count for kind, count in kinds.items()) / n for arm in (0, 1))
     difference, recovery = stats.bootstrap(kinds)
     adjusted = stats.adjusted((after - before) * n, tally.squares, n)
@@ -189,78 +184,61 @@ def compare_tally(task: str, arms: Arms, tally: Tally, noise: bool = False, **mo
     )
 
 
-Compared = tuple[list["Comparison"], list[Fault]]
-"""What came of two arms, and why some of it did not."""
-
-
 def compare_run(run: RunFolder, baseline: str, anyway: bool = False) -> tuple[list[Comparison], list[Fault]]:
     """Every candidate of a Run against its baseline, task by task and then in total.
 
     A fault for each pair of arms that differ in more than the checkpoint, or in their documents: those are left out.
     anyway: they are compared all the same, as far as documents can be paired; the faults stay.
     """
-    records = list(run.records())
-
-    def one(arms: Arms) -> Compared:
-        return compare_arms((run, arms.baseline), (run, arms.candidate), arms, anyway=anyway, records=records)
-
-    outcomes = _side_by_side(one, arms_of(run.read(), records, baseline), sum(r.samples for r in records))
-    found = [comparison for some, _ in outcomes for comparison in some]
-    return found, list(dict.fromkeys(fault for _, wrong in outcomes for fault in wrong))
-
-
-def _side_by_side(one: Callable[[Arms], Compared], arms: list[Arms], samples: int) -> list[Compared]:
-    """`one` of all arms, on all cores where there is much to compare. The processes are forked, so that they know what was
-    read already; each keeps the baseline's rows for itself."""
-    cores = min(len(os.sched_getaffinity(0)), len(arms))
-    if samples < MANY_SAMPLES or cores < 2 or "fork" not in multiprocessing.get_all_start_methods():
-        return list(map(one, arms))
-    _inherited[:] = [one]
-    try:
-        with ProcessPoolExecutor(cores, mp_context=multiprocessing.get_context("fork")) as pool:
-            return list(pool.map(_inherited_one, arms))
-    finally:
-        _inherited.clear()
+    found: list[Comparison] = []
+    faults: list[Fault] = []
+    arms = arms_of(run.read(), run.records(), baseline)
+    for some, wrong in compare_arms([((run, a.baseline), (run, a.candidate), a) for a in arms], anyway=anyway):
+        found += some
+        faults += wrong
+    return found, list(dict.fromkeys(faults))
 
 
-_inherited: list[Callable[[Arms], Compared]] = []
-"""What a forked process calls: a function that knows a Run's Records is not sent to it, it is there."""
-
-
-def _inherited_one(arms: Arms) -> Compared:
-    return _inherited[0](arms)
+Side = tuple[RunFolder, str]
+"""A Run and the name of a variant in it."""
 
 
 def compare_arms(
-    baseline: tuple[RunFolder, str],
-    candidate: tuple[RunFolder, str],
-    arms: Arms,
-    may_differ: Sequence[str] = ARM_FIELDS,
-    anyway: bool = False,
-    records: Sequence[Record] | None = None,
-) -> tuple[list[Comparison], list[Fault]]:
-    """Two variants, each with the Run it lies in, task by task and then in total; see `compare_run`.
+    sides: Sequence[tuple[Side, Side, Arms]], may_differ: Sequence[str] = ARM_FIELDS, anyway: bool = False
+) -> list[tuple[list[Comparison], list[Fault]]]:
+    """Pairs of variants (baseline, candidate, and what they are called), each as in `compare_run`.
 
-    records: all of both arms' Run, where they were read already. What came out is kept in the cache folder until a Record,
-    a samples file or the code that compares changes.
+    What came out is kept in the cache folder until a Record, a samples file or the code that compares changes. What is not
+    there is computed task by task, for all pairs at once: a baseline's samples are read once, and held for one task only.
     """
-    before, after = (
-        {r.cell.point["task"]: r for r in records or run.records() if (r.cell.variant, r.cell.workload) == (name, "accuracy")}
-        for run, name in (baseline, candidate)
-    )
-    name = [[str(run.path.resolve()), arm] for run, arm in (baseline, candidate)]
-    state = [
-        [task, run.state(one.cell.key)]  # of the Record's file and its samples'
-        for (run, _), records in ((baseline, before), (candidate, after))
-        for task, one in records.items()
-    ]
-    outcome = kept(
-        json.dumps([name, list(may_differ), anyway]),
-        files.digest([_code(), str(arms), state]),
-        TypeAdapter(Outcome),
-        lambda: _compare_arms((baseline[0], before), (candidate[0], after), arms, may_differ, anyway),
-    )
-    return outcome.comparisons, [KINDS[kind](where, what, right) for kind, where, what, right in outcome.faults]
+    of = _accuracy_records(run for *both, _ in sides for run, _ in both)
+    pairs, keeps = [], []
+    for (run, base), (other, candidate), arms in sides:
+        pair = _Comparing((run, other), (of[id(run), base], of[id(other), candidate]), arms, may_differ, anyway)
+        name = [[str(run.path.resolve()), base], [str(other.path.resolve()), candidate]]
+        state = files.digest([_code(), str(arms), pair.state()])
+        pairs.append(pair)
+        keeps.append(Kept(json.dumps([name, list(may_differ), anyway]), state, OUTCOME))
+    outcomes = [keep.find() for keep in keeps]
+    missing = [pair for pair, outcome in zip(pairs, outcomes, strict=True) if outcome is None]
+    for task in dict.fromkeys(task for pair in missing for task in pair.records[0]):
+        for pair in missing:
+            pair.compare(task)
+    told = []
+    for pair, keep, outcome in zip(pairs, keeps, outcomes, strict=True):
+        outcome = outcome or keep.keep(pair.outcome())
+        told.append((outcome.comparisons, [KINDS[kind](where, what, right) for kind, where, what, right in outcome.faults]))
+    return told
+
+
+def _accuracy_records(runs: Iterable[RunFolder]) -> dict[tuple[int, str], dict[str, Record]]:
+    """The accuracy Records by the id of their Run's object and their variant, and below that by task."""
+    found: dict[tuple[int, str], dict[str, Record]] = defaultdict(dict)
+    for number, run in {id(run): run for run in runs}.items():
+        for one in run.records():
+            if one.cell.workload == "accuracy":
+                found[number, one.cell.variant][one.cell.point["task"]] = one
+    return found
 
 
 KINDS = {kind.__name__: kind for kind in (Fault, Unlike, NotDone, OneArm)}
@@ -275,10 +253,7 @@ class Outcome:
     """Kind, where, what, right."""
 
 
-@lru_cache(maxsize=64)
-def _asked(run: RunFolder, key: str, state: tuple[int, ...], task: str) -> Asked:
-    """A baseline's Cell, kept while its candidates are compared with it. state: see RunFolder.state."""
-    return Asked.of(run.paired(key, (run, key))[0], task)
+OUTCOME = TypeAdapter(Outcome)
 
 
 @cache
@@ -290,52 +265,75 @@ def _code() -> list[str]:
     ]
 
 
-def _compare_arms(
-    baseline: tuple[RunFolder, dict[str, Record]],
-    candidate: tuple[RunFolder, dict[str, Record]],
-    arms: Arms,
-    may_differ: Sequence[str],
-    anyway: bool,
-) -> Outcome:
-    before, after = baseline[1], candidate[1]
-    found: list[Comparison] = []
-    tallies: list[Tally] = []
-    faults: list[Fault] = [
-        OneArm(f"{arms} on {task}", f"was measured for {arms.baseline if task in before else arms.candidate} alone")
-        for task in dict.fromkeys([*before, *after])
-        if (task in before) != (task in after)
-    ]
-    noise, differ = False, dict[str, list[str]]()
-    for task in (task for task in before if task in after):
-        one, two = before[task], after[task]
+class _Comparing:
+    """Two arms while they are compared, one task after the other."""
+
+    def __init__(
+        self,
+        runs: tuple[RunFolder, RunFolder],
+        records: tuple[dict[str, Record], dict[str, Record]],
+        arms: Arms,
+        may_differ: Sequence[str],
+        anyway: bool,
+    ):
+        """records: the accuracy Records of each arm, by task."""
+        self.runs, self.records, self.arms, self.may_differ, self.anyway = runs, records, arms, may_differ, anyway
+        self.found: list[Comparison] = []
+        self.tallies: list[Tally] = []
+        self.differ: dict[str, list[str]] = {}
+        """Tasks by what their arms differ in."""
+        self.noise = False
+        before, after = records
+        self.faults: list[Fault] = [
+            OneArm(f"{arms} on {task}", f"was measured for {arms.baseline if task in before else arms.candidate} alone")
+            for task in dict.fromkeys([*before, *after])
+            if (task in before) != (task in after)
+        ]
+
+    def state(self) -> list[Any]:
+        """All of the two Runs that can change the outcome."""
+        return [
+            [task, run.state(one.cell.key), one.provenance.identity, one.status, one.reason, one.samples, one.taken_from]
+            for run, records in zip(self.runs, self.records, strict=True)
+            for task, one in records.items()
+        ]
+
+    def compare(self, task: str) -> None:
+        """Compare them on one task, if both were asked it."""
+        if any(task not in records for records in self.records):
+            return
+        one, two = (records[task] for records in self.records)
         broken = [_not_done(record) for record in (one, two) if record.status != "done" or not record.samples]
         if broken:
-            faults += broken
-            continue
-        differing, apart = ("; ".join(fields) for fields in asked_unlike(one, two, may_differ))
+            self.faults += broken
+            return
+        differing, apart = ("; ".join(fields) for fields in asked_unlike(one, two, self.may_differ))
         if differing:
-            differ.setdefault(differing, []).append(task)
-            if not anyway:
-                continue
+            self.differ.setdefault(differing, []).append(task)
+            if not self.anyway:
+                return
+        cells = (self.runs[0], one.cell.key), (self.runs[1], two.cell.key)
         try:
-            asked = _asked(baseline[0], one.cell.key, baseline[0].state(one.cell.key), task)
-            rows = baseline[0].paired(one.cell.key, (candidate[0], two.cell.key))
-            pairs = pair(*rows, f"{arms.candidate}/{task}", anyway, asked.documents)
+            pairs = paired(*cells, f"{self.arms.candidate}/{task}", self.anyway)
         except Refused as refused:
-            faults += [Unlike(f.where, f.what, f.right) for f in refused.faults]
-            continue
-        noise = _same(one, two)
-        tally = Tally.of(pairs, task, asked)
-        found.append(compare_tally(task, arms, tally, noise, examples=_examples(pairs), apart=apart))
-        tallies.append(tally)
-    # What differs on all tasks is one fault, not one for each.
-    for what, names in differ.items():
-        where = f"{arms} on {', '.join(names) if len(names) < 4 else f'{len(names)} tasks'}"
-        faults.append(Unlike(where, f"were not measured alike: {what}"))
-    if len(found) > 1:
-        total = ALL if len(found) == len(before) else f"{len(found)} of {len(before)} tasks"
-        found.append(compare_tally(total, arms, Tally.total(tallies), noise, total=True))
-    return Outcome(found, [(type(f).__name__, f.where, f.what, f.right) for f in faults])
+            self.faults += [Unlike(f.where, f.what, f.right) for f in refused.faults]
+            return
+        self.noise = _same(one, two)
+        self.tallies.append(Tally.of(pairs))
+        told = {"examples": _examples(pairs), "apart": apart}
+        self.found.append(compare_tally(task, self.arms, self.tallies[-1], self.noise, **told))
+
+    def outcome(self) -> Outcome:
+        """What came out, with the total over the tasks."""
+        # What differs on all tasks is one fault, not one for each.
+        for what, names in self.differ.items():
+            where = f"{self.arms} on {', '.join(names) if len(names) < 4 else f'{len(names)} tasks'}"
+            self.faults.append(Unlike(where, f"were not measured alike: {what}"))
+        if len(self.found) > 1:
+            whole = len(self.found) == len(self.records[0])
+            total = ALL if whole else f"{len(self.found)} of {len(self.records[0])} tasks"
+            self.found.append(compare_tally(total, self.arms, Tally.total(self.tallies), self.noise, total=True))
+        return Outcome(self.found, [(type(f).__name__, f.where, f.what, f.right) for f in self.faults])
 
 
 def _same(one: Record, two: Record) -> bool:

@@ -254,9 +254,8 @@ def _history(run: RunFolder, policy: Policy, baseline: RunFolder | None) -> Iter
     if not shared:
         raise Refused(Fault(str(baseline.path), f"has none of the variants of {run.path}, so it is no history of them"))
     where, may_differ = baseline.path.resolve().name, [*ARM_FIELDS, *policy.may_differ]
-    for name in shared:
-        arms = Arms(f"{name} in {where}", name)
-        found, faults = compare_arms((baseline, name), (run, name), arms, may_differ)
+    sides = [((baseline, name), (run, name), Arms(f"{name} in {where}", name)) for name in shared]
+    for (_, (_, name), arms), (found, faults) in zip(sides, compare_arms(sides, may_differ), strict=True):
         _refuse(faults)
         yield from _one_arm(faults, "accuracy", where, arms)
         yield from _accuracy_lines(found, policy.accuracy, where)

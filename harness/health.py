@@ -10,7 +10,8 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cached_property, lru_cache
+from functools import cached_property
+from operator import itemgetter
 
 from harness.record import NOT_ASKED, Row, Sample
 
@@ -24,18 +25,14 @@ LOOP = re.compile(r"(.{1,20}?)\1{3,}", re.DOTALL)
 """A unit of up to 20 characters, four times or more."""
 
 
-Answers = Sequence[Sample] | Sequence[Row]
+Answers = Sequence[Sample | Row]
 
 
 def loops(sample: Sample | Row) -> bool:
     """Whether a response is one unit over and over, to its end, and not because that was the right answer."""
-    return _loops(sample.response.strip(), sample.target.strip())
-
-
-@lru_cache(maxsize=1 << 16)
-def _loops(text: str, target: str) -> bool:
+    text = sample.response.strip()
     found = LOOP.match(text)
-    if not found or text == target:
+    if not found or text == sample.target.strip():
         return False
     rest = text[found.end() :]
     # Cut by length, the last repetition is a part of the unit.
@@ -49,13 +46,59 @@ def looped(samples: Answers) -> float:
 
 def commonest(texts: Sequence[str]) -> tuple[str, float]:
     """The most frequent text and its share."""
-    ((text, count),) = Counter(texts).most_common(1)
+    text, count = _top(Counter(texts))
     return text, count / len(texts)
+
+
+def _top(counter: Counter[str]) -> tuple[str, int]:
+    """The most frequent text and how often it occurs; an empty one, 0 times, when there is none."""
+    count = max(counter.values(), default=0)  # over numbers alone: a third of most_common's time
+    return next((text for text, times in counter.items() if times == count), ""), count
+
+
+class Texts:
+    """How often each text occurs: what was counted once, and what has changed since. Many may share one count."""
+
+    def __init__(self, counted: Counter[str], top: tuple[str, int] | None = None, change: Counter[str] | None = None):
+        self._counted, self._change = counted, change or Counter()
+        self._counted_top = top or _top(counted)
+
+    def __getitem__(self, text: str) -> int:
+        return self._counted[text] + self._change[text]
+
+    def changed(self, less: Sequence[str], more: Sequence[str]) -> Texts:
+        """The same with some texts fewer and some more."""
+        if less == more:
+            return self
+        change = Counter(self._change)
+        change.update(more)
+        change.subtract(less)
+        return Texts(self._counted, self._counted_top, change)
+
+    @cached_property
+    def top(self) -> tuple[str, int]:
+        """The most frequent text and how often it occurs; an empty one, 0 times, when there is none."""
+        text, count = self._counted_top
+        if self._change[text] < 0:  # any other text may be the most frequent now
+            return _top(Counter({text: self[text] for text in self._counted.keys() | self._change.keys()}))
+        return max((text, count + self._change[text]), _top(Counter({t: self[t] for t in self._change})), key=itemgetter(1))
 
 
 def degenerate(samples: Answers) -> str | None:
     """Why these answers are none, or None when they are: repeated units, or one answer for all documents."""
     return Tally.of(samples).degenerate()
+
+
+def _loops(samples: Answers) -> list[str]:
+    return [s.response.strip()[:20] for s in samples if loops(s)]
+
+
+def _unparsed(samples: Answers) -> int:
+    return len([s for s in samples if not s.parsed])
+
+
+def _cut(samples: Answers) -> int:
+    return len([s for s in samples if s.finish_reason == "length"])
 
 
 @dataclass(frozen=True)
@@ -79,8 +122,8 @@ class Tally:
     cut: int = 0
     loops: Counter[str] = field(default_factory=Counter)
     """How responses that only repeat themselves begin."""
-    answers: Counter[str] = field(default_factory=Counter)
-    targets: Counter[str] = field(default_factory=Counter)
+    answers: Texts = field(default_factory=lambda: Texts(Counter()))
+    targets: Texts = field(default_factory=lambda: Texts(Counter()))
 
     @classmethod
     def of(cls, samples: Answers) -> Tally:
@@ -89,55 +132,46 @@ class Tally:
         return cls(
             n=len(samples),
             asked=len(asked),
-            unparsed=sum(not s.parsed for s in asked),
-            cut=sum(s.finish_reason == "length" for s in asked),
-            loops=Counter(s.response.strip()[:20] for s in asked if loops(s)),
-            answers=Counter(s.answer.strip() for s in asked),
-            targets=Counter(s.target.strip() for s in asked),
+            unparsed=_unparsed(asked),
+            cut=_cut(asked),
+            loops=Counter(_loops(asked)),
+            answers=Texts(Counter([s.answer.strip() for s in asked])),
+            targets=Texts(Counter([s.target.strip() for s in asked])),
         )
 
     def replaced(self, old: Answers, new: Answers) -> Tally:
         """The counts with the answers `new` in the place of `old`."""
-        less, more = Tally.of(old), Tally.of(new)
-        counters = []
-        for mine, minus, plus in zip(self._counters(), less._counters(), more._counters(), strict=True):
-            if minus != plus:
-                mine = Counter(mine)
-                mine.subtract(minus)
-                mine.update(plus)
-            counters.append(mine)
-        numbers = (a - b + c for a, b, c in zip(self._numbers(), less._numbers(), more._numbers(), strict=True))
-        made = Tally(*numbers, *counters)  # type: ignore[arg-type]
-        if made.targets is self.targets:
-            made.commonest_target = self.commonest_target
-        return made
-
-    @cached_property
-    def commonest_answer(self) -> tuple[str, int]:
-        """The most frequent answer and how often it came; there must be one."""
-        return self.answers.most_common(1)[0]
-
-    @cached_property
-    def commonest_target(self) -> tuple[str, int]:
-        """The most frequent right answer and how often it was; there must be one."""
-        return self.targets.most_common(1)[0]
+        less, more = ([s for s in samples if s.finish_reason != NOT_ASKED] for samples in (old, new))
+        repeated = Counter(self.loops)
+        repeated.subtract(_loops(less) if self.loops else ())
+        repeated.update(_loops(more))
+        return Tally(
+            n=self.n + len(new) - len(old),
+            asked=self.asked + len(more) - len(less),
+            unparsed=self.unparsed + _unparsed(more) - _unparsed(less),
+            cut=self.cut + _cut(more) - _cut(less),
+            loops=+repeated,
+            answers=self.answers.changed([s.answer.strip() for s in less], [s.answer.strip() for s in more]),
+            targets=self.targets.changed([s.target.strip() for s in less], [s.target.strip() for s in more]),
+        )
 
     @classmethod
     def total(cls, parts: Sequence[Tally]) -> Tally:
-        """The counts over several tasks, of each task's commonest answers and targets only: what is common to nearly all
-        documents is the commonest in some task."""
-        asked = [part for part in parts if part.answers]
-        answers = {text: sum(part.answers[text] for part in parts) for text in {p.commonest_answer[0] for p in asked}}
-        targets = {text: sum(part.targets[text] for part in parts) for text in {p.commonest_target[0] for p in asked}}
-        loops = sum((part.loops for part in parts), Counter[str]())
-        numbers = [sum(each) for each in zip(*(part._numbers() for part in parts), strict=True)]
-        return cls(*numbers, loops, Counter(answers), Counter(targets))  # type: ignore[call-arg]
-
-    def _numbers(self) -> tuple[int, int, int, int]:
-        return self.n, self.asked, self.unparsed, self.cut
-
-    def _counters(self) -> tuple[Counter[str], Counter[str], Counter[str]]:
-        return self.loops, self.answers, self.targets
+        """The counts over several tasks, but of answers and targets only those that nearly all of some task's documents have
+        in common: what nearly all documents of all tasks have in common is among them."""
+        texts = []
+        for each in ([part.answers for part in parts], [part.targets for part in parts]):
+            common = {one.top[0] for one, part in zip(each, parts, strict=True) if one.top[1] >= ONE_ANSWER * part.asked}
+            texts.append(Texts(Counter({text: sum(one[text] for one in each) for text in common})))
+        return cls(
+            n=sum(part.n for part in parts),
+            asked=sum(part.asked for part in parts),
+            unparsed=sum(part.unparsed for part in parts),
+            cut=sum(part.cut for part in parts),
+            loops=sum((part.loops for part in parts), Counter[str]()),
+            answers=texts[0],
+            targets=texts[1],
+        )
 
     def degenerate(self) -> str | None:
         """See `degenerate`."""
@@ -146,7 +180,7 @@ class Tally:
             return f"{100 * repeated / n:.0f} % of the answers repeat themselves ({self.loops.most_common(1)[0][0]!r})"
         if n < FEW:
             return None
-        (answer, count), (_, expected) = self.commonest_answer, self.commonest_target
+        (answer, count), (_, expected) = self.answers.top, self.targets.top
         if count / n >= ONE_ANSWER and expected / n < ONE_ANSWER:
             return f"{100 * count / n:.0f} % of the answers are one and the same ({answer[:20]!r})"
         return None

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Callable
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 from pydantic import TypeAdapter
 
@@ -14,17 +13,24 @@ from harness import environments, files
 T = TypeVar("T")
 
 
-def kept(name: str, state: str, kind: TypeAdapter[T], make: Callable[[], T]) -> T:
-    """What `make` gives, or what it gave before under this name and in this state.
+class Kept(Generic[T]):
+    """The place of one result."""
 
-    name: whose result it is; a new one takes the old one's place. state: a digest of all that can change the result.
-    """
-    path = environments.cache_folder() / "kept" / f"{files.digest(name)}.json"
-    with contextlib.suppress(OSError, ValueError):
-        earlier, _, value = path.read_bytes().partition(b"\n")
-        if earlier == state.encode():
-            return kind.validate_python(json.loads(value))
-    made = make()
-    with contextlib.suppress(OSError):  # a cache folder that cannot be written costs time, nothing else
-        files.write_bytes(path, f"{state}\n{json.dumps(kind.dump_python(made))}".encode())
-    return made
+    def __init__(self, name: str, state: str, kind: TypeAdapter[T]):
+        """name: whose result it is; a new one takes the old one's place. state: a digest of all that can change the result."""
+        self.path = environments.cache_folder() / "kept" / f"{files.digest(name)}.json"
+        self.state, self.kind = state, kind
+
+    def find(self) -> T | None:
+        """The result that was kept in this state; None when there is none."""
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            found = json.loads(self.path.read_text(encoding="utf-8"))
+            if found["state"] == self.state:
+                return self.kind.validate_python(found["value"])
+        return None
+
+    def keep(self, value: T) -> T:
+        """Keep the result, and return it."""
+        with contextlib.suppress(OSError):  # a cache folder that cannot be written costs time, nothing else
+            files.write_text(self.path, json.dumps({"state": self.state, "value": self.kind.dump_python(value)}))
+        return value

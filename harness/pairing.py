@@ -1,59 +1,165 @@
-"""Two arms' answers to the same documents, and the counts of them that a Comparison follows from."""
+"""Two arms' answers to the same documents, and the counts of them that a Comparison follows from.
+
+A quantized model answers most questions as before. So everything about the baseline is counted once, and a candidate's
+counts follow from the few documents that it answered differently.
+"""
 
 from __future__ import annotations
 
-import itertools
 import operator
 from collections import Counter
-from collections.abc import Sequence, Set
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import TypeVar
+from functools import cached_property, lru_cache
+from itertools import compress
+from pathlib import Path
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from harness import health
+from harness import health, store
 from harness.errors import Fault, Refused
-from harness.health import Answers
 from harness.record import Row, Sample
+from harness.store import RunFolder
 
 Sampled = TypeVar("Sampled", Sample, Row)
-Pairs = list[tuple[Sampled, Sampled]]
-"""What both arms answered to each document."""
 
 
-def pair(
-    baseline: Sequence[Sampled],
-    candidate: Sequence[Sampled],
-    where: str,
-    anyway: bool = False,
-    known: Set[str] | None = None,
-) -> Pairs[Sampled]:
-    """Samples of the two arms by document; raises Refused when the arms were not asked the same documents.
+Moved = tuple[NDArray[Any], NDArray[Any]]
+"""Numbers of groups, and another arm's scores summed over each."""
 
-    anyway: pairs documents that were asked with another prompt or picture as well. known: the ids of the baseline's
-    documents, where they were taken before.
+
+class Pictures:
+    """Documents grouped by the pictures they show, with one arm's scores; groups are what the bootstrap draws."""
+
+    def __init__(self, names: Sequence[Any], scores: NDArray[Any], sizes: NDArray[Any]):
+        """names: what the documents (or groups of them) show; equal names are one group. scores, sizes: shape (names,)."""
+        numbers: dict[Any, int] = {}
+        self.group = np.array([numbers.setdefault(name, len(numbers)) for name in names])
+        self.names, self.scores = list(numbers), scores
+        self.sums, self.sizes = self.summed(scores), self.summed(sizes).astype(int)
+
+    def summed(self, scores: NDArray[Any]) -> NDArray[Any]:
+        """Scores, shape (names,), summed over each group."""
+        return np.bincount(self.group, scores, len(self.names))
+
+    @cached_property
+    def kinds(self) -> Counter[tuple[float, float, int]]:
+        """What `stats.bootstrap` takes, of the arm beside itself."""
+        sums = self.sums.tolist()
+        return Counter(zip(sums, sums, self.sizes.tolist(), strict=True))
+
+    def kinds_beside(self, moved: Moved) -> Counter[tuple[float, float, int]]:
+        """What `stats.bootstrap` takes, of this arm and another, whose scores differ in some groups."""
+        groups, other = moved
+        mine, sizes = self.sums[groups].tolist(), self.sizes[groups].tolist()
+        kinds = Counter(self.kinds)
+        kinds.subtract(zip(mine, mine, sizes, strict=True))
+        kinds.update(zip(mine, other.tolist(), sizes, strict=True))
+        return +kinds
+
+    def moved(self, places: NDArray[Any], scores: NDArray[Any]) -> Moved:
+        """The groups in which another arm differs that has other scores in these places."""
+        changed = self.scores.copy()
+        changed[places] = scores
+        sums = self.summed(changed)
+        groups = np.flatnonzero(sums != self.sums)
+        return groups, sums[groups]
+
+
+@lru_cache(maxsize=4)
+def _together(parts: tuple[Pictures, ...]) -> Pictures:
+    """The groups of several tasks; pictures that two of them show are one group. Kept for the next candidate."""
+    # A document without pictures is named by its number, which means something in its own task alone.
+    names = [name if isinstance(name, str) else (part, name) for part, one in enumerate(parts) for name in one.names]
+    return Pictures(names, np.concatenate([one.sums for one in parts]), np.concatenate([one.sizes for one in parts]))
+
+
+class Baseline(Generic[Sampled]):
+    """One arm's answers to a task's documents, and what every comparison with them needs."""
+
+    def __init__(self, rows: Sequence[Sampled], lines: Sequence[bytes] = ()):
+        """lines: the rows as they stand in their file."""
+        self.rows: Sequence[Sampled] = rows
+        self.lines = lines
+        self.ids = {row.doc_id for row in rows}
+
+    @cached_property
+    def by_line(self) -> dict[bytes, Sampled]:
+        """The rows by their lines."""
+        return dict(zip(self.lines, self.rows, strict=True))
+
+    @cached_property
+    def health(self) -> health.Tally:
+        """The counts of its health."""
+        return health.Tally.of(self.rows)
+
+    @cached_property
+    def pictures(self) -> Pictures:
+        """Its documents by picture; one without is a group of its own."""
+        names = [row.image_hash or number for number, row in enumerate(self.rows)]
+        return Pictures(names, np.array([row.score for row in self.rows], float), np.ones(len(names)))
+
+
+@lru_cache(maxsize=4)
+def _baseline(path: Path, state: tuple[int, ...]) -> Baseline[Row]:
+    """A samples file, kept while one candidate after the other is compared with it. state: see RunFolder.state."""
+    lines = path.read_bytes().splitlines()
+    return Baseline([store.row(line, path) for line in lines], lines)
+
+
+@dataclass(frozen=True)
+class Pairs(Generic[Sampled]):
+    """What both arms answered to each document."""
+
+    baseline: Baseline[Sampled]
+    changed: list[tuple[int, Sampled]]
+    """The candidate's rows that are not the baseline's, each with its document's place among the baseline's rows."""
+
+    def __iter__(self) -> Any:
+        """The two rows of each document that has two."""
+        return ((self.baseline.rows[place], row) for place, row in self.changed)
+
+
+def paired(baseline: tuple[RunFolder, str], candidate: tuple[RunFolder, str], where: str, anyway: bool = False) -> Pairs[Row]:
+    """The rows of two accuracy Cells, each given by its Run and its key; see `pair`.
+
+    Lines that are equal in both files are not read. Raises Refused for a line that is no Sample as well.
     """
-    known = known if known is not None else {sample.doc_id for sample in baseline}
-    other: Set[str] = known
-    pairs = list(zip(baseline, candidate, strict=False))
-    places = _changed(pairs)
-    alike = len(baseline) == len(candidate) and all(pairs[place][0].doc_id == pairs[place][1].doc_id for place in places)
-    if not alike:
-        found = {sample.doc_id: sample for sample in candidate}
-        other, places = found.keys(), list(range(len(baseline)))
-        pairs = [(sample, found[sample.doc_id]) for sample in baseline if sample.doc_id in found]
-    if len(other) != len(candidate) or len(known) != len(baseline):
+    (run, key), (other, other_key) = baseline, candidate
+    base, path = _baseline(run.samples_path(key), run.state(key)), other.samples_path(other_key)
+    lines = path.read_bytes().splitlines()
+    if len(lines) == len(base.lines) == len(base.ids) > 0:
+        differ = compress(range(len(lines)), map(operator.ne, base.lines, lines))
+        changed = [(place, store.row(lines[place], path)) for place in differ]
+        if all(base.rows[place].doc_id == row.doc_id for place, row in changed):
+            return _asked_alike(Pairs(base, changed), where, anyway)
+    return pair(base, [base.by_line.get(line) or store.row(line, path) for line in lines], where, anyway)
+
+
+def pair(baseline: Baseline[Sampled], candidate: Sequence[Sampled], where: str, anyway: bool = False) -> Pairs[Sampled]:
+    """Rows of the two arms by document; raises Refused when the arms were not asked the same documents.
+
+    anyway: pairs documents that were asked with another prompt or picture as well.
+    """
+    other = {row.doc_id: row for row in candidate}
+    if len(other) != len(candidate) or len(baseline.ids) != len(baseline.rows):
         raise Refused(Fault(where, "has two documents with one id, so they cannot be paired"))
-    if not baseline or not candidate:
+    if not other or not baseline.ids:
         raise Refused(Fault(where, "has no documents, so there is nothing to compare"))
-    alone = sorted(known ^ other) if other is not known else []
+    alone = sorted(baseline.ids ^ other.keys())
     if alone:
         raise Refused(
             Fault(where, f"the arms were asked different documents: {len(alone)} stand in one only, first {alone[0]}")
         )
-    for before, after in (pairs[place] for place in places) if not anyway else ():
+    both = ((place, row, other[row.doc_id]) for place, row in enumerate(baseline.rows))
+    return _asked_alike(Pairs(baseline, [(place, b) for place, a, b in both if a is not b]), where, anyway)
+
+
+def _asked_alike(pairs: Pairs[Sampled], where: str, anyway: bool) -> Pairs[Sampled]:
+    """The pairs; raises Refused for a document that was asked with another prompt or picture, unless `anyway`."""
+    for before, after in pairs if not anyway else ():
         if (before.prompt_hash, before.image_hash) != (after.prompt_hash, after.image_hash):
             raise Refused(Fault(where, f"document {before.doc_id} was asked with another prompt or picture in the two arms"))
         tokens = (before.prompt_tokens, after.prompt_tokens)
@@ -64,54 +170,7 @@ def pair(
     return pairs
 
 
-class Pictures:
-    """Which of one task's documents show the same pictures. Made once for a baseline; its candidates share it."""
-
-    def __init__(self, names: Sequence[str]):
-        self.names = tuple(names)
-        """Of each document: the hash of its pictures, or a name of its own where it has none."""
-        places: dict[str, int] = {}
-        self.groups = np.array([places.setdefault(name, len(places)) for name in self.names], dtype=np.int64)
-        """Of each document: the number of its group, from 0."""
-        self.count = len(places)
-
-    @classmethod
-    def of(cls, rows: Answers, task: str) -> Pictures:
-        """Of the documents of one task."""
-        hashes = [row.image_hash for row in rows]
-        return cls([one or f"document {number} of {task}" for number, one in enumerate(hashes)])
-
-
-def _changed(pairs: Pairs[Sampled]) -> list[int]:
-    """Where the two arms' samples are not one and the same object, which they are when their lines are equal."""
-    return [place for place, same in enumerate(itertools.starmap(operator.is_, pairs)) if not same]
-
-
-@lru_cache(maxsize=8)
-def _joined(parts: tuple[Pictures, ...]) -> Pictures:
-    """The documents of several tasks one after the other; pictures that two of them show are one."""
-    return Pictures([name for part in parts for name in part.names])
-
-
 @dataclass(frozen=True)
-class Asked:
-    """What of a baseline's answers to one task every comparison with it needs."""
-
-    pictures: Pictures
-    scores: NDArray[np.float64]
-    """Of each document."""
-    health: health.Tally
-    documents: frozenset[str]
-    """Their ids."""
-
-    @classmethod
-    def of(cls, rows: Answers, task: str) -> Asked:
-        """From the rows, in their order."""
-        scores, ids = np.array([row.score for row in rows], float), frozenset(row.doc_id for row in rows)
-        return cls(Pictures.of(rows, task), scores, health.Tally.of(rows), ids)
-
-
-@dataclass
 class Tally:
     """Counts from which a Comparison follows; they add up over tasks."""
 
@@ -121,57 +180,45 @@ class Tally:
     flips: int
     squares: float
     """Sum of the squared differences in score."""
-    pictures: tuple[Pictures, ...]
-    """Of each task."""
-    scores: tuple[NDArray[np.float64], ...]
-    """Of each task: both arms' scores, shape (2, documents)."""
+    pictures: Pictures
+    """The baseline's scores by the pictures that were shown."""
+    moved: Moved
+    """Where the candidate's differ."""
     baseline: health.Tally
     candidate: health.Tally
 
     @classmethod
-    def of(cls, pairs: Pairs[Sampled], task: str, asked: Asked | None = None) -> Tally:
-        """The counts of one task. asked: of the baseline's rows in the pairs' order, where they were taken before."""
-        asked = asked or Asked.of([a for a, _ in pairs], task)
-        scores = np.stack([asked.scores, asked.scores])
-        places = _changed(pairs)
-        changed = [pairs[place] for place in places]
-        scores[1, places] = [b.score for _, b in changed]
+    def of(cls, pairs: Pairs[Sampled]) -> Tally:
+        """The counts of one task."""
+        base, changed = pairs.baseline, list(pairs)
+        places, scores = [place for place, _ in pairs.changed], [row.score for _, row in pairs.changed]
+        differences = [b.score - a.score for a, b in changed]
         return cls(
-            n=len(pairs),
-            lost=sum(a.score > b.score for a, b in changed),
-            gained=sum(a.score < b.score for a, b in changed),
+            n=len(base.rows),
+            lost=sum(difference < 0 for difference in differences),
+            gained=sum(difference > 0 for difference in differences),
             flips=sum(a.answer != b.answer for a, b in changed),
-            squares=sum((b.score - a.score) ** 2 for a, b in changed),
-            pictures=(asked.pictures,),
-            scores=(scores,),
-            baseline=asked.health,
-            candidate=asked.health.replaced([a for a, _ in changed], [b for _, b in changed]),
+            squares=sum(difference**2 for difference in differences),
+            pictures=base.pictures,
+            moved=base.pictures.moved(np.array(places, int), np.array(scores, float)),
+            baseline=base.health,
+            candidate=base.health.replaced([a for a, _ in changed], [b for _, b in changed]),
         )
 
     @classmethod
     def total(cls, parts: Sequence[Tally]) -> Tally:
-        """The counts over several tasks."""
+        """The counts over several tasks; pictures that two of them show are one."""
+        pictures = _together(tuple(part.pictures for part in parts))
+        starts = np.cumsum([0, *(len(part.pictures.names) for part in parts)])
+        places = np.concatenate([part.moved[0] + start for part, start in zip(parts, starts, strict=False)])
         return cls(
             n=sum(part.n for part in parts),
             lost=sum(part.lost for part in parts),
             gained=sum(part.gained for part in parts),
             flips=sum(part.flips for part in parts),
             squares=sum(part.squares for part in parts),
-            pictures=tuple(one for part in parts for one in part.pictures),
-            scores=tuple(one for part in parts for one in part.scores),
+            pictures=pictures,
+            moved=pictures.moved(places, np.concatenate([part.moved[1] for part in parts])),
             baseline=health.Tally.total([part.baseline for part in parts]),
             candidate=health.Tally.total([part.candidate for part in parts]),
         )
-
-    def kinds(self) -> Counter[tuple[float, float, int]]:
-        """How often each (sum of the baseline's scores, sum of the candidate's, documents) occurs among sets of pictures."""
-        shown = _joined(self.pictures) if len(self.pictures) > 1 else self.pictures[0]
-        before, after = np.concatenate(self.scores, axis=1)
-        if shown.count == self.n and np.isin(before, (0, 1)).all() and np.isin(after, (0, 1)).all():
-            counted = np.bincount((2 * before + after).astype(np.int64), minlength=4)
-            return Counter({(float(code // 2), float(code % 2), 1): int(c) for code, c in enumerate(counted) if c})
-        if shown.count == self.n:
-            values, counts = np.unique(before + 1j * after, return_counts=True)
-            return Counter({(v.real, v.imag, 1): int(c) for v, c in zip(values.tolist(), counts.tolist(), strict=True)})
-        sums = (np.bincount(shown.groups, weights) for weights in (before, after))
-        return Counter(zip(*(s.tolist() for s in sums), np.bincount(shown.groups).tolist(), strict=True))

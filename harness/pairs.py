@@ -46,9 +46,9 @@ def compare_all(
     past = list(before.records()) if earlier else records
     arms = _arms(facts, records, past, earlier, variants)
     found = Compared(arms[0].baseline)
-    for pair in arms:
-        base = pair.baseline.partition(" in ")[0] if earlier else pair.baseline
-        some, faults = compare_arms((before, base), (run, pair.candidate), pair, anyway=anyway)
+    bases = [pair.baseline.partition(" in ")[0] if earlier else pair.baseline for pair in arms]
+    sides = [((before, base), (run, pair.candidate), pair) for base, pair in zip(bases, arms, strict=True)]
+    for base, pair, (some, faults) in zip(bases, arms, compare_arms(sides, anyway=anyway), strict=True):
         found.accuracy += some
         found.add("accuracy", faults)
         of = [[r for r in rows if r.cell.variant == name] for rows, name in ((past, base), (records, pair.candidate))]

@@ -99,6 +99,8 @@ class Record(Noun):
     """The Run it was measured in, when the suite takes the variant over from there (`variants.NAME.run`)."""
     samples: int = 0
     """Rows in the samples file."""
+    samples_bytes: int | None = None
+    """Its size. None in Records of earlier versions."""
     provenance: Provenance
 
 

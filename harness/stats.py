@@ -77,9 +77,9 @@ def bootstrap(
     rows, counts = np.array([kind for kind, _ in ordered], float), np.array([count for _, count in ordered])
     sums = _draw(rows, counts, resamples, seed)
     whole = counts @ rows
-    difference = (sums[:, 1] - sums[:, 0]) / sums[:, 2]
+    difference = (sums[1] - sums[0]) / sums[2]
     with np.errstate(divide="ignore", invalid="ignore"):
-        recovery = sums[:, 1] / sums[:, 0]
+        recovery = sums[1] / sums[0]
         point = whole[1] / whole[0] if whole[0] else float("nan")
     return (
         _percentiles(difference, float((whole[1] - whole[0]) / whole[2]), level),
@@ -187,14 +187,34 @@ def wider(one: Interval, other: Interval) -> Interval:
 
 
 def _draw(kinds: NDArray[Any], counts: NDArray[Any], resamples: int, seed: int) -> NDArray[Any]:
-    """Sums over resamples, shape (resamples, columns of kinds); in blocks, so that memory stays bounded."""
-    rng, total = np.random.default_rng(seed), int(counts.sum())
-    block = max(1, 5_000_000 // len(kinds))
-    parts = [
-        rng.multinomial(total, counts / total, size=min(block, resamples - done)).astype(float) @ kinds
-        for done in range(0, resamples, block)
-    ]
-    return np.concatenate(parts)
+    """Sums over resamples, shape (columns of kinds, resamples).
+
+    A multinomial as a chain of binomials, one kind after the other: how often the kind is drawn among what the kinds before
+    it left. The most frequent kind comes last and takes the rest. No more than a kind's draws are held at a time.
+    """
+    rng, rest = np.random.default_rng(seed), int(counts.sum())
+    sums, left = np.zeros((kinds.shape[1], resamples)), np.full(resamples, rest)
+    order = np.argsort(counts, kind="stable")
+    for kind, count in zip(kinds[order[:-1]], counts[order[:-1]].tolist(), strict=True):
+        drawn = _binomial(rng, left, count / rest)
+        sums += kind[:, None] * drawn
+        left -= drawn
+        rest -= count
+    return sums + kinds[order[-1]][:, None] * left
+
+
+def _binomial(rng: np.random.Generator, n: NDArray[Any], p: float) -> NDArray[Any]:
+    """How often something of probability p happens in n tries; shape of n.
+
+    Numpy draws one by one, which takes long where n p is small and n varies. Binomials of one p add up, so what all n have in
+    common is drawn at once, as a histogram over its outcomes, and dealt at random; what is left is small.
+    """
+    common = int(n.min())
+    if not 0 < common * p <= 100:
+        return rng.binomial(n, p)
+    outcomes = np.arange(min(common, 300) + 1)  # with a mean of 100, more than 300 has a probability of 1e-56
+    often = rng.multinomial(n.size, np.diff(special.bdtr(outcomes, common, p), prepend=0.0))
+    return rng.permutation(np.repeat(outcomes, often)) + rng.binomial(n - common, p)
 
 
 def _percentiles(draws: NDArray[Any], value: float, level: float) -> Interval:

@@ -15,9 +15,8 @@ import contextlib
 import json
 import os
 from collections.abc import Iterable, Iterator
-from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 from pydantic import ValidationError
@@ -85,12 +84,13 @@ class RunFolder:
 
     def state(self, key: str) -> tuple[int, ...]:
         """What changes when a Cell's Record or samples are written anew."""
-        return (*_state(self.path / "records" / f"{key}.json"), *_state(self.samples_path(key)))
+        # Asked several times for each of a thousand Cells: a Path each time would take most of a second.
+        return (*_state(f"{self.path}/records/{key}.json"), *_state(f"{self.path}/samples/{key}.jsonl"))
 
     def _record(self, key: str) -> Record | None:
         try:
             record = Record.model_validate_json((self.path / "records" / f"{key}.json").read_bytes())
-            if record.samples and self.samples_path(key).read_bytes().count(b"\n") != record.samples:
+            if record.samples and not _whole(self.samples_path(key), record):
                 return None
         except (OSError, ValidationError):
             return None
@@ -106,9 +106,10 @@ class RunFolder:
     def add(self, record: Record, samples: Iterable[Noun] = ()) -> Record:
         """Write the samples, then the Record that counts them: a kill in between leaves a Cell that is not done."""
         lines = [sample.model_dump_json() for sample in samples]
+        data = "".join(f"{line}\n" for line in lines).encode()
         if lines:
-            files.write_text(self.samples_path(record.cell.key), "\n".join(lines) + "\n")
-        record = record.model_copy(update={"samples": len(lines)})
+            files.write_bytes(self.samples_path(record.cell.key), data)
+        record = record.model_copy(update={"samples": len(lines), "samples_bytes": len(data) if lines else None})
         files.write_text(self.path / "records" / f"{record.cell.key}.json", record.model_dump_json(indent=1) + "\n")
         return record
 
@@ -147,23 +148,6 @@ class RunFolder:
         """Where a picture lies. `name` comes from a file, so only its last part counts."""
         return self.path / "images" / Path(name).name
 
-    def paired(self, key: str, other: tuple[RunFolder, str]) -> tuple[list[Row], list[Row]]:
-        """The rows of two accuracy Cells, one here and one in `other`; those whose lines are equal are one and the same object.
-
-        A quantized model answers most questions as before, so most lines of the second file need not be read anew. Raises
-        Refused for a line that is no Sample.
-        """
-        parsed = _parsed(self.samples_path(key), self.state(key))
-        path = other[0].samples_path(other[1])
-        lines = path.read_bytes().splitlines()
-        if len(lines) != len(parsed.lines):
-            return parsed.rows, [parsed.known.get(line) or _decoded(line, path) for line in lines]
-        # Most often the two files hold the same documents in the same order.
-        second = list(parsed.rows)
-        for place in [i for i, (a, b) in enumerate(zip(parsed.lines, lines, strict=True)) if a != b]:
-            second[place] = parsed.known.get(lines[place]) or _decoded(lines[place], path)
-        return parsed.rows, second
-
     def faults(self) -> list[Fault]:
         """What forbids writing a Run here: a file in the way, or a folder that holds something else."""
         if self.path.exists() and not self.path.is_dir():
@@ -195,34 +179,23 @@ class RunFolder:
         return aside
 
 
-def _state(path: Path) -> tuple[int, ...]:
+def _whole(path: Path, record: Record) -> bool:
+    """Whether a samples file holds as many rows as its Record says. A file of the size that was written is not read."""
+    return path.stat().st_size == record.samples_bytes or path.read_bytes().count(b"\n") == record.samples
+
+
+def _state(path: str) -> tuple[int, ...]:
     """What changes when a file is written anew; empty when it is not there."""
     try:
-        found = path.stat()
+        found = os.stat(path)  # noqa: PTH116  # Path.stat is slower, and this is asked of every Cell
     except OSError:
         return ()
     return found.st_mtime_ns, found.st_size, found.st_ino
 
 
-def _decoded(line: bytes, path: Path) -> Row:
+def row(line: bytes, path: Path) -> Row:
+    """A line of a samples file, as much of it as comparisons look at. Raises Refused, with the path, when it is no Sample."""
     try:
         return _row.decode(line)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise Refused(Fault(str(path), f"holds a line that is no Sample: {error}")) from None
-
-
-class Parsed(NamedTuple):
-    """A samples file, line by line."""
-
-    lines: list[bytes]
-    rows: list[Row]
-    known: dict[bytes, Row]
-    """The rows by line."""
-
-
-@lru_cache(maxsize=32)
-def _parsed(path: Path, state: tuple[int, ...]) -> Parsed:
-    """A baseline's rows, kept while its candidates are compared with it. state: see RunFolder.state."""
-    lines = path.read_bytes().splitlines()
-    known = {line: _decoded(line, path) for line in lines}
-    return Parsed(lines, [known[line] for line in lines], known)

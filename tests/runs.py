@@ -123,11 +123,13 @@ def big_run(path: Path, variants: int, tasks: int, samples: int, changed: float 
                         f"{t}-{i}", float(draw.random() < 0.7), f"other {v}", target=f"answer {i}"
                     ).model_dump_json()
             key = f"{v}-{t}"
-            folder.samples_path(key).write_text("\n".join(own) + "\n", encoding="utf-8")
-            made = record(name, key, f"task{t}", checkpoint=name)
-            folder.add(made)
-            whole = made.model_copy(update={"samples": samples})
-            (folder.path / "records" / f"{key}.json").write_text(whole.model_dump_json(), encoding="utf-8")
+            data = ("\n".join(own) + "\n").encode()
+            folder.samples_path(key).write_bytes(data)
+            made = record(name, key, f"task{t}", checkpoint=name).model_copy(
+                update={"samples": samples, "samples_bytes": len(data)}
+            )
+            (folder.path / "records").mkdir(exist_ok=True)
+            (folder.path / "records" / f"{key}.json").write_text(made.model_dump_json(), encoding="utf-8")
             keys.append(key)
     found = {name: variant(16.3 if name == "bf16" else 6.7, None if name == "bf16" else recipe()) for name in names}
     return write(folder, found, keys)
