@@ -33,8 +33,8 @@ from harness.files import write_json
 from harness.suite import LoadSpec, load_suite
 from harness.workloads import bench_client, load
 
-POINTS = (1, 8, 32)
-REQUESTS = 64
+POINTS = (1, 4, 16)
+REQUESTS = 32
 TRAFFIC: dict[str, Any] = {"images": 1, "image_size": (128, 128), "input_len": 32, "output_len": 64}
 SPEC = LoadSpec.model_validate({"loads": {"image": TRAFFIC}, "concurrency": POINTS, "requests": REQUESTS, "trials": 1})
 SUITE = Path("suites/vl_all.yaml")
@@ -118,8 +118,8 @@ def wait(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
 
 def overhead(checkpoint: Path, folder: Path) -> dict[str, Any]:
     """Output tokens/s of the harness's Cell over the bare command's, in pairs of alternating order."""
-    settings, point = load_suite(SUITE).engine, {"load": "image", "concurrency": 8}
-    spec = SPEC.model_copy(update={"requests": 4 * REQUESTS})
+    settings, point = load_suite(SUITE).engine, {"load": "image", "concurrency": 4}
+    spec = SPEC.model_copy(update={"requests": 6 * REQUESTS})
     cell, bare = [], []
     with engine.serving(checkpoint, settings, folder / "overhead.log", "m") as running:
 
@@ -129,8 +129,8 @@ def overhead(checkpoint: Path, folder: Path) -> dict[str, Any]:
 
         def one_command(seed: int) -> None:
             result = folder / "bare.json"
-            given = load.arguments(running, spec.loads["image"], spec.requests, 500 + seed, spec, 8)
-            wide = load.arguments(running, spec.loads["image"], 8, 900 + seed, None, 8)
+            given = load.arguments(running, spec.loads["image"], spec.requests, 500 + seed, spec, 4)
+            wide = load.arguments(running, spec.loads["image"], 4, 900 + seed, None, 4)
             bench_client.shared().ask("bench", wide)  # the Cell's warm-up, for both alike
             saved = ["--save-result", "--result-dir", str(folder), "--result-filename", result.name]
             command(["-m", "vllm.entrypoints.cli.main", "bench", "serve", *given, *saved], folder / "bare.log")
