@@ -103,7 +103,7 @@ class Ray:
         """What each machine answers. Raises Refused when one does not."""
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-        asking = self.ray.remote(num_cpus=0, max_calls=1, max_retries=1)(_there)
+        asking = self.ray.remote(num_cpus=0, max_retries=1)(_there)
         here = _place()
         asked = [
             asking.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)).remote(
@@ -184,7 +184,7 @@ class Ray:
             num_gpus=0 if environments.is_cpu() else task.gpus,
             num_cpus=self._cores(task),
             memory=task.memory,
-            # A process a task: no device memory, no cached fact and no thread of one reaches the next.
+            # Its process ends with it: no device memory, no cached fact and no thread of one task reaches the next.
             max_calls=1,
             max_retries=self.cluster.retries,
             label_selector={"ray.io/node-id": f"in({ids})"},
@@ -260,7 +260,7 @@ def _place() -> dict[str, Any]:
 
 
 def _there(place: dict[str, Any], question: Any, given: Sequence[Any]) -> Any:
-    """Runs in a worker of Ray's, which is a process of its own: see max_calls."""
+    """Runs in a worker of Ray's."""
     os.chdir(place["folder"])
     os.environ.update(place["variables"])
     # Compiled kernels are written while others read them: on a disk of this machine, never on a home that all share.
@@ -279,9 +279,15 @@ def _without_bars() -> None:
 
 
 def _describe() -> dict[str, Any]:
-    # Ray hides the cards from a task that asks for none.
-    os.environ.pop("CUDA_VISIBLE_DEVICES", None)
-    return device.describe_here()
+    # Ray hides the cards from a task that asks for none; whatever runs in this process later sees its own.
+    hidden = os.environ.pop("CUDA_VISIBLE_DEVICES", None)
+    try:
+        return device.describe_here()
+    finally:
+        device.describe_here.cache_clear()
+        device.cards.cache_clear()
+        if hidden is not None:
+            os.environ["CUDA_VISIBLE_DEVICES"] = hidden
 
 
 def _exist(paths: Sequence[str]) -> list[bool]:

@@ -139,7 +139,7 @@ def test_variants_are_built_on_the_cluster(built):
 def test_two_runs_on_one_folder_measure_each_cell_once_and_both_end_well(driver):
     """The second finds the first at work, on a disk that takes its time."""
     processes = [driver.start(name, S=0.2, FSYNC_S=0.2) for name in ("one", "two")]
-    assert [p.wait(timeout=120) for p in processes] == [0, 0], driver.log("one") + driver.log("two")
+    assert [p.wait(timeout=200) for p in processes] == [0, 0], driver.log("one") + driver.log("two")
     began = Counter(label for label, _ in driver.journal("began"))
     assert len(began) == 9 and set(began.values()) == {1}
     assert driver.statuses() == ["done"] * 9
@@ -163,7 +163,7 @@ def test_a_node_that_dies_costs_its_groups_alone_and_ray_starts_them_elsewhere(d
     cluster.remove_node(node, allow_graceful=False)
     assert gone([worker, *engine], 30)
     (driver.folder / "go").touch()
-    assert process.wait(timeout=120) == 0, driver.log()
+    assert process.wait(timeout=200) == 0, driver.log()
     assert driver.statuses() == ["done"] * 9
     began = Counter(label for label, _ in driver.journal("began"))
     assert {label for label, times in began.items() if times > 1} == {"again/accuracy/demo_vl_text"}
@@ -186,7 +186,7 @@ def test_a_killed_run_takes_its_workers_along_and_goes_on_from_its_records(drive
     assert len(kept) >= 3
     (driver.folder / "go").touch()
     again = driver.start("again")
-    assert again.wait(timeout=120) == 0, driver.log("again")
+    assert again.wait(timeout=200) == 0, driver.log("again")
     ended = Counter(label for label, _ in driver.journal("ended"))
     assert len(ended) == 9 and set(ended.values()) == {1}
     assert driver.statuses() == ["done"] * 9
@@ -206,7 +206,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 def test_a_full_disk_is_one_line_and_what_was_measured_stays(driver, small_disk):
     output = small_disk / "run"
-    assert driver.start(output=output, SAMPLES=400).wait(timeout=120) == 1
+    assert driver.start(output=output, SAMPLES=400).wait(timeout=200) == 1
     said = [line for line in driver.log().splitlines() if "No space left on device" in line]
     assert len(said) == 1 and said[0].startswith(f"failed: {output}/") and said[0].endswith("measured before stays")
     assert "Traceback" not in driver.log()
