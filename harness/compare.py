@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import itertools
 import json
+import multiprocessing
+import os
 import sys
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +20,20 @@ from harness import files, health, pairing, record, stats, store
 from harness.errors import Fault, NotDone, OneArm, Refused, Unlike
 from harness.health import Health
 from harness.kept import kept
-from harness.pairing import Pairs, Sampled, Tally, pair
+from harness.pairing import Asked, Pairs, Sampled, Tally, pair
 from harness.record import Record
 from harness.store import RunFolder
 
 ARM_FIELDS = ("checkpoint", "repeat")
 """What the two arms of a Comparison may differ in: fields of a Record's identity, dotted below the first."""
+PLACEMENT = ("engine.cpu_offload_gb", "engine.gpu_memory_utilization", "engine.kv_cache_gib")
+"""Where weights and cache lie, and how much of it there is: answers do not depend on it, so accuracy may differ in it."""
+ELSEWHERE = ("device", "engine.tensor_parallel_size")
+"""What may differ too where an arm was taken over from another Run; it is told beside the figures."""
 ALL = "all"
 """The name of the total over all tasks."""
+MANY_SAMPLES = 500_000
+"""From so many on, comparing is worth starting processes for: about two seconds of work."""
 EXAMPLES = 24
 """How many of a Cell's lost documents a Comparison names."""
 
@@ -92,6 +100,8 @@ class Comparison:
     """The candidate is the baseline once more: what differs is the noise floor."""
     total: bool = False
     """Over several tasks together."""
+    apart: str = ""
+    """In what the arms' places differ, where that is allowed: `device: H100 and RTX 4080`."""
     examples: tuple[Lost, ...] = ()
     """The first so many (`EXAMPLES`) of the lost documents, for people to look at; none for a total."""
 
@@ -126,6 +136,13 @@ def unlike(baseline: Record, candidate: Record, may_differ: Sequence[str] = ARM_
     return list(walk(baseline.provenance.identity, candidate.provenance.identity, ""))
 
 
+def asked_unlike(baseline: Record, candidate: Record, may_differ: Sequence[str]) -> tuple[list[str], list[str]]:
+    """`unlike` for answers: the fields that forbid a comparison, and those that are only told beside it."""
+    placed = [*PLACEMENT, *(ELSEWHERE if baseline.taken_from or candidate.taken_from else ())]
+    forbid = unlike(baseline, candidate, [*may_differ, *placed])
+    return forbid, [line for line in unlike(baseline, candidate, may_differ) if line not in forbid]
+
+
 def compare_pairs(task: str, arms: Arms, pairs: Pairs[Sampled], noise: bool = False) -> Comparison:
     """The Comparison of paired samples. Documents that share their pictures are resampled together."""
     return compare_tally(task, arms, Tally.of(pairs, task), noise, examples=_examples(pairs))
@@ -141,7 +158,8 @@ def compare_tally(task: str, arms: Arms, tally: Tally, noise: bool = False, **mo
 
     Where few answers changed the adjusted interval is the wider one: five equal answers show nothing.
     """
-    kinds, n, groups = Counter(tally.pictures.values()), tally.n, len(tally.pictures)
+    kinds, n = tally.kinds(), tally.n
+    groups = sum(kinds.values())
     before, after = (sum(kind[arm] * count for kind, count in kinds.items()) / n for arm in (0, 1))
     difference, recovery = stats.bootstrap(kinds)
     adjusted = stats.adjusted((after - before) * n, tally.squares, n)
@@ -171,20 +189,46 @@ def compare_tally(task: str, arms: Arms, tally: Tally, noise: bool = False, **mo
     )
 
 
+Compared = tuple[list["Comparison"], list[Fault]]
+"""What came of two arms, and why some of it did not."""
+
+
 def compare_run(run: RunFolder, baseline: str, anyway: bool = False) -> tuple[list[Comparison], list[Fault]]:
     """Every candidate of a Run against its baseline, task by task and then in total.
 
     A fault for each pair of arms that differ in more than the checkpoint, or in their documents: those are left out.
     anyway: they are compared all the same, as far as documents can be paired; the faults stay.
     """
-    found: list[Comparison] = []
-    faults: list[Fault] = []
     records = list(run.records())
-    for arms in arms_of(run.read(), records, baseline):
-        some, wrong = compare_arms((run, arms.baseline), (run, arms.candidate), arms, anyway=anyway, records=records)
-        found += some
-        faults += wrong
-    return found, list(dict.fromkeys(faults))
+
+    def one(arms: Arms) -> Compared:
+        return compare_arms((run, arms.baseline), (run, arms.candidate), arms, anyway=anyway, records=records)
+
+    outcomes = _side_by_side(one, arms_of(run.read(), records, baseline), sum(r.samples for r in records))
+    found = [comparison for some, _ in outcomes for comparison in some]
+    return found, list(dict.fromkeys(fault for _, wrong in outcomes for fault in wrong))
+
+
+def _side_by_side(one: Callable[[Arms], Compared], arms: list[Arms], samples: int) -> list[Compared]:
+    """`one` of all arms, on all cores where there is much to compare. The processes are forked, so that they know what was
+    read already; each keeps the baseline's rows for itself."""
+    cores = min(len(os.sched_getaffinity(0)), len(arms))
+    if samples < MANY_SAMPLES or cores < 2 or "fork" not in multiprocessing.get_all_start_methods():
+        return list(map(one, arms))
+    _inherited[:] = [one]
+    try:
+        with ProcessPoolExecutor(cores, mp_context=multiprocessing.get_context("fork")) as pool:
+            return list(pool.map(_inherited_one, arms))
+    finally:
+        _inherited.clear()
+
+
+_inherited: list[Callable[[Arms], Compared]] = []
+"""What a forked process calls: a function that knows a Run's Records is not sent to it, it is there."""
+
+
+def _inherited_one(arms: Arms) -> Compared:
+    return _inherited[0](arms)
 
 
 def compare_arms(
@@ -206,7 +250,7 @@ def compare_arms(
     )
     name = [[str(run.path.resolve()), arm] for run, arm in (baseline, candidate)]
     state = [
-        [task, run.state(one.cell.key), one.provenance.identity, one.status, one.reason, one.samples]
+        [task, run.state(one.cell.key)]  # of the Record's file and its samples'
         for (run, _), records in ((baseline, before), (candidate, after))
         for task, one in records.items()
     ]
@@ -229,6 +273,12 @@ class Outcome:
     comparisons: list[Comparison]
     faults: list[tuple[str, str, str, str]]
     """Kind, where, what, right."""
+
+
+@lru_cache(maxsize=64)
+def _asked(run: RunFolder, key: str, state: tuple[int, ...], task: str) -> Asked:
+    """A baseline's Cell, kept while its candidates are compared with it. state: see RunFolder.state."""
+    return Asked.of(run.paired(key, (run, key))[0], task)
 
 
 @cache
@@ -262,20 +312,21 @@ def _compare_arms(
         if broken:
             faults += broken
             continue
-        differing = "; ".join(unlike(one, two, may_differ))
+        differing, apart = ("; ".join(fields) for fields in asked_unlike(one, two, may_differ))
         if differing:
             differ.setdefault(differing, []).append(task)
             if not anyway:
                 continue
         try:
+            asked = _asked(baseline[0], one.cell.key, baseline[0].state(one.cell.key), task)
             rows = baseline[0].paired(one.cell.key, (candidate[0], two.cell.key))
-            pairs = pair(*rows, f"{arms.candidate}/{task}", anyway)
+            pairs = pair(*rows, f"{arms.candidate}/{task}", anyway, asked.documents)
         except Refused as refused:
             faults += [Unlike(f.where, f.what, f.right) for f in refused.faults]
             continue
         noise = _same(one, two)
-        tally = Tally.of(pairs, task)
-        found.append(compare_tally(task, arms, tally, noise, examples=_examples(pairs)))
+        tally = Tally.of(pairs, task, asked)
+        found.append(compare_tally(task, arms, tally, noise, examples=_examples(pairs), apart=apart))
         tallies.append(tally)
     # What differs on all tasks is one fault, not one for each.
     for what, names in differ.items():

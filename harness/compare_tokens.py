@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from harness import stats
-from harness.compare import ARM_FIELDS, Arms, arms_of, unlike
+from harness.compare import ARM_FIELDS, Arms, arms_of, asked_unlike
 from harness.errors import Fault, NotDone, Unlike
 from harness.record import Record, TokenScores
 from harness.store import RunFolder
@@ -69,7 +69,7 @@ def compare_divergence(run: RunFolder, baseline: str) -> tuple[list[Divergence],
             faults += [NotDone(r.cell.label, f"is {r.status}: {r.reason}") for r in broken]
             continue
         where = f"{arms} on {after.cell.label.partition('/')[2]}"
-        differing = unlike(before, after, ARM_FIELDS)
+        differing, _ = asked_unlike(before, after, ARM_FIELDS)
         if differing:
             faults.append(Unlike(where, "were not measured alike: " + "; ".join(differing)))
             continue

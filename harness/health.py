@@ -10,7 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 from harness.record import NOT_ASKED, Row, Sample
 
@@ -99,24 +99,39 @@ class Tally:
     def replaced(self, old: Answers, new: Answers) -> Tally:
         """The counts with the answers `new` in the place of `old`."""
         less, more = Tally.of(old), Tally.of(new)
-        counters = [Counter(counter) for counter in self._counters()]
-        for mine, minus, plus in zip(counters, less._counters(), more._counters(), strict=True):
-            mine.subtract(minus)
-            mine.update(plus)
+        counters = []
+        for mine, minus, plus in zip(self._counters(), less._counters(), more._counters(), strict=True):
+            if minus != plus:
+                mine = Counter(mine)
+                mine.subtract(minus)
+                mine.update(plus)
+            counters.append(mine)
         numbers = (a - b + c for a, b, c in zip(self._numbers(), less._numbers(), more._numbers(), strict=True))
-        return Tally(*numbers, *counters)  # type: ignore[arg-type]
+        made = Tally(*numbers, *counters)  # type: ignore[arg-type]
+        if made.targets is self.targets:
+            made.commonest_target = self.commonest_target
+        return made
+
+    @cached_property
+    def commonest_answer(self) -> tuple[str, int]:
+        """The most frequent answer and how often it came; there must be one."""
+        return self.answers.most_common(1)[0]
+
+    @cached_property
+    def commonest_target(self) -> tuple[str, int]:
+        """The most frequent right answer and how often it was; there must be one."""
+        return self.targets.most_common(1)[0]
 
     @classmethod
     def total(cls, parts: Sequence[Tally]) -> Tally:
         """The counts over several tasks, of each task's commonest answers and targets only: what is common to nearly all
         documents is the commonest in some task."""
-        counters = []
-        for each in zip(*(part._counters() for part in parts), strict=True):
-            common = {text for counter in each for text, _ in counter.most_common(1)}
-            counters.append(Counter({text: sum(counter[text] for counter in each) for text in common}))
+        asked = [part for part in parts if part.answers]
+        answers = {text: sum(part.answers[text] for part in parts) for text in {p.commonest_answer[0] for p in asked}}
+        targets = {text: sum(part.targets[text] for part in parts) for text in {p.commonest_target[0] for p in asked}}
         loops = sum((part.loops for part in parts), Counter[str]())
         numbers = [sum(each) for each in zip(*(part._numbers() for part in parts), strict=True)]
-        return cls(*numbers, loops, *counters[1:])  # type: ignore[arg-type,call-arg]
+        return cls(*numbers, loops, Counter(answers), Counter(targets))  # type: ignore[call-arg]
 
     def _numbers(self) -> tuple[int, int, int, int]:
         return self.n, self.asked, self.unparsed, self.cut
@@ -131,7 +146,7 @@ class Tally:
             return f"{100 * repeated / n:.0f} % of the answers repeat themselves ({self.loops.most_common(1)[0][0]!r})"
         if n < FEW:
             return None
-        (answer, count), expected = self.answers.most_common(1)[0], self.targets.most_common(1)[0][1]
+        (answer, count), (_, expected) = self.commonest_answer, self.commonest_target
         if count / n >= ONE_ANSWER and expected / n < ONE_ANSWER:
             return f"{100 * count / n:.0f} % of the answers are one and the same ({answer[:20]!r})"
         return None

@@ -20,11 +20,11 @@ def kept(name: str, state: str, kind: TypeAdapter[T], make: Callable[[], T]) -> 
     name: whose result it is; a new one takes the old one's place. state: a digest of all that can change the result.
     """
     path = environments.cache_folder() / "kept" / f"{files.digest(name)}.json"
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        found = json.loads(path.read_text(encoding="utf-8"))
-        if found["state"] == state:
-            return kind.validate_python(found["value"])
-    value = make()
+    with contextlib.suppress(OSError, ValueError):
+        earlier, _, value = path.read_bytes().partition(b"\n")
+        if earlier == state.encode():
+            return kind.validate_python(json.loads(value))
+    made = make()
     with contextlib.suppress(OSError):  # a cache folder that cannot be written costs time, nothing else
-        files.write_json(path, {"state": state, "value": kind.dump_python(value)})
-    return value
+        files.write_bytes(path, f"{state}\n{json.dumps(kind.dump_python(made))}".encode())
+    return made

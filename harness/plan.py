@@ -9,14 +9,14 @@ import fnmatch
 import hashlib
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from harness import demo, device, engine, environments, files, room, shape
+from harness import demo, device, elsewhere, engine, environments, files, room, shape
 from harness.axes import nearest
 from harness.errors import Fault, Refused
-from harness.record import SCHEMA_VERSION, CellId, cell_label
+from harness.record import SCHEMA_VERSION, CellId, Record, cell_label
 from harness.suite import Shape, Suite
 from harness.workloads import Relative, workload
 from quantize import fit, readable, verify
@@ -33,11 +33,14 @@ class PlannedVariant:
     """A variant with its checkpoint's place; `content` is None while it is not built."""
 
     name: str
-    origin: Literal["source", "recipe", "checkpoint"]
+    origin: Literal["source", "recipe", "checkpoint", "run"]
     path: Path
+    """The checkpoint's folder; of a variant that is taken over, the Run's."""
     recipe: Recipe | None = None
     content: str | None = None
     fit: fit.FitFacts | None = None
+    taken: list[Record] = field(default_factory=list)
+    """The Records that are taken over from another Run."""
 
     @property
     def built(self) -> bool:
@@ -52,11 +55,15 @@ class PlannedCell:
     workload: str
     point: dict[str, Any]
     identity: dict[str, Any] | None
+    taken: CellId | None = None
+    """The Cell of another Run that is taken over; nothing measures it here."""
 
     @property
     def id(self) -> CellId:
         assert self.identity is not None
-        return CellId(variant=self.variant, workload=self.workload, point=self.point, key=files.digest(self.identity))
+        return self.taken or CellId(
+            variant=self.variant, workload=self.workload, point=self.point, key=files.digest(self.identity)
+        )
 
     @property
     def label(self) -> str:
@@ -85,6 +92,8 @@ class Plan:
     def random_weights(self, variant: str) -> bool:
         """Whether a variant's weights were never trained: its own mark, or its source's while it is not built."""
         planned = next(v for v in self.variants if v.name == variant)
+        if planned.origin == "run":
+            return any(record.random_weights for record in planned.taken)
         return shape.is_random(planned.path) or (planned.origin == "recipe" and shape.is_random(self.source))
 
     def of(self, variant: str) -> Iterator[PlannedCell]:
@@ -195,6 +204,13 @@ def make_plan(suite: Suite, checkpoints: Path, only: str | None = None) -> Plan:
 
 def _planned(suite: Suite, name: str, source: Path, checkpoints: Path, faults: list[Fault]) -> PlannedVariant:
     variant = suite.variants[name]
+    if variant.run:
+        try:
+            taken = elsewhere.records_of(variant.run, name, [kind for kind, _ in suite.workloads.named()])
+        except Refused as refused:
+            faults += [Fault(f"variants.{name}.run: {f.where}", f.what, f.right) for f in refused.faults]
+            return PlannedVariant(name, "run", variant.run)
+        return PlannedVariant(name, "run", variant.run, content=taken[0].provenance.identity["checkpoint"], taken=taken)
     if variant.checkpoint:
         found = checkpoint_faults(variant.checkpoint) or readable_faults(variant.checkpoint)
         faults += found
@@ -258,6 +274,10 @@ def _kernel_target() -> str:
 
 
 def _cells(suite: Suite, variant: PlannedVariant, reference: str | None, faults: list[Fault]) -> Iterator[PlannedCell]:
+    if variant.origin == "run":
+        for record in variant.taken:
+            yield PlannedCell(variant.name, record.cell.workload, record.cell.point, record.provenance.identity, record.cell)
+        return
     for name, spec in suite.workloads.named():
         kind = workload(name)
         try:
@@ -293,7 +313,7 @@ def _twins(plan: Plan) -> list[Fault]:
     """Two variants that are one checkpoint would share their Cells; `repeat` tells them apart on purpose."""
     found: list[Fault] = []
     seen: dict[tuple[str, int, str], str] = {}
-    for variant in plan.variants:
+    for variant in (v for v in plan.variants if v.origin != "run"):
         # A recipe that is not built yet is told by its folder, whose name ends in the recipe's hash.
         what = variant.content or variant.path.name.rpartition("-")[2]
         same = (what, plan.suite.variants[variant.name].repeat, str(plan.suite.engine_of(variant.name)))
@@ -306,7 +326,10 @@ def _twins(plan: Plan) -> list[Fault]:
                 )
             )
         seen[same] = variant.name
-    return found
+    taken = {cell.id.key: cell.variant for cell in plan.every if cell.taken}
+    doubled = {c.variant: taken[c.id.key] for c in plan.every if taken and c.identity and not c.taken and c.id.key in taken}
+    right = "leave one of them out, or give it `repeat: 1`"
+    return found + [Fault(f"variants.{a}", f"has Cells that {b} takes over from its Run", right) for a, b in doubled.items()]
 
 
 def _random_faults(plan: Plan) -> list[Fault]:
@@ -322,7 +345,7 @@ def _device_faults(plan: Plan) -> list[Fault]:
         return []
     used = {cell.variant for cell in plan.cells}
     found = []
-    for variant in plan.variants:
+    for variant in (v for v in plan.variants if v.origin != "run"):
         size = verify.storage(variant.path).safetensors_bytes if variant.built else variant.fit and variant.fit.expected_bytes
         if variant.name in used and size:
             settings = plan.suite.engine_of(variant.name)

@@ -95,6 +95,8 @@ class Record(Noun):
     """Whether the model was never trained: then size, memory, speed and energy are all that is real."""
     imported_from: str | None = None
     """The file it was made from, when another tool measured it."""
+    taken_from: str | None = None
+    """The Run it was measured in, when the suite takes the variant over from there (`variants.NAME.run`)."""
     samples: int = 0
     """Rows in the samples file."""
     provenance: Provenance

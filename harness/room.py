@@ -35,6 +35,10 @@ class Forecast:
         """The least that serves one request."""
         return self.weights_gib + self.request_gib + self.allowance_gib
 
+    def cache_gib(self, usable_gib: float) -> float:
+        """KV cache that vLLM makes of what is left when it may use `usable_gib` of each card; 0 where nothing is."""
+        return max(0.0, usable_gib - self.weights_gib - self.allowance_gib)
+
 
 def forecast(source: Path, settings: EngineSettings, weight_bytes: int) -> Forecast:
     """source: a folder with the architecture's config.json; weight_bytes: bytes of the checkpoint that will be served."""
@@ -72,7 +76,7 @@ def faults(name: str, expected: Forecast, settings: EngineSettings) -> list[Faul
         right = f"leave it out with --only, or, for accuracy only, variants.{name}.engine: {{cpu_offload_gb: {offload:.0f}}}"
         return [Fault(where, what, right)]
     if expected.least_gib > room:
-        left = room - expected.weights_gib - expected.allowance_gib
+        left = expected.cache_gib(room)
         fitting = int(expected.tokens * left / expected.request_gib) // 256 * 256
         what = f"leaves {left:.1f} GiB for the KV cache: {sizes}, and vLLM may use {room:.1f} GiB of {card}"
         return [Fault(where, what, f"engine.max_model_len: {fitting} fits")]

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from harness import build, files, measure
+from harness import build, elsewhere, files, measure
 from harness.errors import Fault, Refused
 from harness.executors import Executor, Task, executor
 from harness.groups import Chain, chains
@@ -73,6 +73,8 @@ def _carry_out(
         plan = make_plan(plan.suite, checkpoints, only)
         failures += [str(fault) for fault in plan.faults]
     folder.write(run_facts(plan, folder.read()))
+    for variant in plan.variants:
+        elsewhere.take_over(variant.path, variant.taken, folder) if variant.taken else None
     return plan, failures + finish(measuring(plan, folder, where), where, report)
 
 
@@ -85,7 +87,7 @@ def build_variants(
 
 def measuring(plan: Plan, folder: RunFolder, where: Executor) -> list[Task]:
     """The missing Cells as tasks: on one device one task, on several as groups.chains tells."""
-    missing = [c for c in plan.cells if c.identity is not None and not is_done(folder, c.id.key)]
+    missing = [c for c in plan.cells if c.identity is not None and not c.taken and not is_done(folder, c.id.key)]
     return [_task(chain) for chain in chains(plan, missing, folder.path, where.slots > 1)]
 
 
@@ -115,8 +117,9 @@ def placing_faults(plan: Plan, folder: RunFolder, checkpoints: Path, where: Exec
     if plan.faults:
         return []
     unbuilt = build.tasks(plan, plan.to_build(), folder.logs, where)
-    measured = [_task(chain) for chain in chains(plan, plan.cells, folder.path, where.slots > 1)]
-    read = [plan.source / "config.json", *(v.path / "config.json" for v in plan.variants if v.built)]
+    cells = [cell for cell in plan.cells if not cell.taken]
+    measured = [_task(chain) for chain in chains(plan, cells, folder.path, where.slots > 1)]
+    read = [plan.source / "config.json", *(v.path / "config.json" for v in plan.variants if v.built and v.origin != "run")]
     return [*where.faults([*unbuilt, *measured]), *where.unseen([folder.path, checkpoints], read)]
 
 
@@ -125,7 +128,7 @@ def preflight(plan: Plan, folder: RunFolder, fresh: bool = False, tell: Callable
 
     tell: gets a line for each document that will not be asked and counts as wrong.
     """
-    missing = [c for c in plan.cells if fresh or c.identity is None or not is_done(folder, c.id.key)]
+    missing = [c for c in plan.cells if not c.taken and (fresh or c.identity is None or not is_done(folder, c.id.key))]
     found: list[Fault] = []
     for name, spec in plan.suite.workloads.named():
         points = list({json.dumps(c.point): c.point for c in missing if c.workload == name}.values())
@@ -149,7 +152,9 @@ def run_facts(plan: Plan, earlier: dict[str, Any]) -> dict[str, Any]:
             "recipe": variant.recipe.model_dump(mode="json") if variant.recipe else None,
         }
         kept = earlier.get("variants", {}).get(variant.name)
-        if kept and variant.built and kept.get("content") == variant.content:
+        if variant.origin == "run":
+            facts = facts | elsewhere.facts_of(variant.path, variant.name) | {"run": files.shown(variant.path)}
+        elif kept and variant.built and kept.get("content") == variant.content:
             facts = kept | facts
         elif variant.built:
             facts |= {

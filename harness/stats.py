@@ -191,7 +191,8 @@ def _draw(kinds: NDArray[Any], counts: NDArray[Any], resamples: int, seed: int) 
     rng, total = np.random.default_rng(seed), int(counts.sum())
     block = max(1, 5_000_000 // len(kinds))
     parts = [
-        rng.multinomial(total, counts / total, size=min(block, resamples - done)) @ kinds for done in range(0, resamples, block)
+        rng.multinomial(total, counts / total, size=min(block, resamples - done)).astype(float) @ kinds
+        for done in range(0, resamples, block)
     ]
     return np.concatenate(parts)
 

@@ -17,7 +17,7 @@ import os
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 from pydantic import ValidationError
@@ -153,9 +153,16 @@ class RunFolder:
         A quantized model answers most questions as before, so most lines of the second file need not be read anew. Raises
         Refused for a line that is no Sample.
         """
-        first, known = _parsed(self.samples_path(key), self.state(key))
+        parsed = _parsed(self.samples_path(key), self.state(key))
         path = other[0].samples_path(other[1])
-        return first, [known.get(line) or _decoded(line, path) for line in path.read_bytes().splitlines()]
+        lines = path.read_bytes().splitlines()
+        if len(lines) != len(parsed.lines):
+            return parsed.rows, [parsed.known.get(line) or _decoded(line, path) for line in lines]
+        # Most often the two files hold the same documents in the same order.
+        second = list(parsed.rows)
+        for place in [i for i, (a, b) in enumerate(zip(parsed.lines, lines, strict=True)) if a != b]:
+            second[place] = parsed.known.get(lines[place]) or _decoded(lines[place], path)
+        return parsed.rows, second
 
     def faults(self) -> list[Fault]:
         """What forbids writing a Run here: a file in the way, or a folder that holds something else."""
@@ -204,9 +211,18 @@ def _decoded(line: bytes, path: Path) -> Row:
         raise Refused(Fault(str(path), f"holds a line that is no Sample: {error}")) from None
 
 
+class Parsed(NamedTuple):
+    """A samples file, line by line."""
+
+    lines: list[bytes]
+    rows: list[Row]
+    known: dict[bytes, Row]
+    """The rows by line."""
+
+
 @lru_cache(maxsize=32)
-def _parsed(path: Path, state: tuple[int, ...]) -> tuple[list[Row], dict[bytes, Row]]:
-    """A baseline's rows, kept while its candidates are compared with it, in order and by line. state: see RunFolder.state."""
+def _parsed(path: Path, state: tuple[int, ...]) -> Parsed:
+    """A baseline's rows, kept while its candidates are compared with it. state: see RunFolder.state."""
     lines = path.read_bytes().splitlines()
     known = {line: _decoded(line, path) for line in lines}
-    return [known[line] for line in lines], known
+    return Parsed(lines, [known[line] for line in lines], known)

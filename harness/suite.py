@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from harness import axes
+from harness import axes, yaml_faults
 from harness.axes import nearest
 from harness.errors import Fault, Refused
 from harness.policy import Policy
@@ -171,20 +171,28 @@ class Workloads(Strict):
             yield "divergence", self.accuracy
 
 
+SHAPE_CALIBRATION = {"dataset": "demo", "samples": 16}
+
+
 class Shape(Strict):
-    """A model of random weights in the shape of a real one: for size, memory, speed and energy, never for accuracy."""
+    """A model of random weights in the shape of a real one: for size, memory, speed and energy, never for accuracy.
+
+    Its recipes are calibrated on a few samples of the demo, whatever `calibration` says: there is nothing to preserve.
+    """
 
     shape: Literal["qwen3_vl_8b"]
     """Which one; `python -m harness shape NAME` makes its checkpoint."""
 
 
 class Variant(Strict):
-    """One checkpoint under test: the source itself, a recipe's product, or a folder that exists."""
+    """One checkpoint under test: the source itself, a recipe's product, a folder that exists, or what a Run measured."""
 
     recipe: Recipe | None = None
     """How it is built from the source."""
     checkpoint: Path | None = None
     """A checkpoint made elsewhere."""
+    run: Path | None = None
+    """A Run that measured the variant of this name, perhaps on a larger card: its Records are taken over."""
     repeat: int = Field(default=0, ge=0)
     """Above 0: the same checkpoint measured once more, for the noise floor."""
     engine: dict[str, Any] = {}
@@ -194,8 +202,11 @@ class Variant(Strict):
 
     @model_validator(mode="after")
     def _one_origin(self) -> Variant:
-        if self.recipe and self.checkpoint:
-            raise ValueError("a variant has a recipe or a checkpoint, not both")
+        given = [key for key in ("recipe", "checkpoint", "run") if getattr(self, key)]
+        if len(given) > 1:
+            raise ValueError(f"a variant has one of recipe, checkpoint and run, not {' and '.join(given)}")
+        if self.run and (self.engine or self.repeat or self.settings):
+            raise ValueError("a variant of another run is as it was measured there: no engine, repeat or settings here")
         return self
 
 
@@ -244,7 +255,11 @@ class Suite(Strict):
     @model_validator(mode="before")
     @classmethod
     def _expand(cls, data: Any) -> Any:
-        return axes.expand_settings(axes.expand_grid(data)) if isinstance(data, dict) else data
+        if not isinstance(data, dict):
+            return data
+        if isinstance(data.get("model"), dict):
+            data = data | {"calibration": SHAPE_CALIBRATION}
+        return axes.expand_settings(axes.expand_grid(data))
 
     @model_validator(mode="after")
     def _engines_are_settings(self) -> Suite:
@@ -302,7 +317,7 @@ def load_suite(path: Path, overrides: Sequence[str] = ()) -> Suite:
     if not isinstance(data, dict):
         raise Refused(Fault(str(path), "holds no mapping of keys to values"))
     try:
-        Refused.if_any(_duplicate_keys(tree, path))
+        Refused.if_any(yaml_faults.duplicate_keys(tree, path))
     except RecursionError:
         raise Refused(Fault(str(path), "holds an anchor that refers to itself")) from None
     for override in overrides:
@@ -310,7 +325,7 @@ def load_suite(path: Path, overrides: Sequence[str] = ()) -> Suite:
     try:
         return Suite.model_validate(data)
     except ValidationError as error:
-        raise Refused(*(_fault(e, tree, path) for e in error.errors())) from None
+        raise Refused(*(yaml_faults.fault(e, tree, path, Suite) for e in error.errors())) from None
 
 
 def _apply(data: dict[str, Any], override: str) -> None:
@@ -328,77 +343,3 @@ def _apply(data: dict[str, Any], override: str) -> None:
         place[last] = yaml.safe_load(value)
     except yaml.YAMLError:
         raise Refused(Fault(f"--set {override}", "the value is not YAML")) from None
-
-
-def _duplicate_keys(node: Any, path: Path) -> Iterator[Fault]:
-    """YAML keeps the last of two equal keys without a word; a suite must not."""
-    if isinstance(node, yaml.MappingNode):
-        seen: set[str] = set()
-        for key, value in node.value:
-            if key.value in seen:
-                yield Fault(f"{path}:{key.start_mark.line + 1}", f"the key {key.value!r} stands twice", "keep one of them")
-            seen.add(key.value)
-            yield from _duplicate_keys(value, path)
-    elif isinstance(node, yaml.SequenceNode):
-        for value in node.value:
-            yield from _duplicate_keys(value, path)
-
-
-def _line(node: Any, loc: Sequence[int | str]) -> int | None:
-    """The line, from 1, of the deepest part of `loc` that stands in the file."""
-    line = None
-    for part in loc:
-        if isinstance(node, yaml.MappingNode):
-            hit = next(((k, v) for k, v in node.value if k.value == str(part)), None)
-            if hit is None:
-                return line
-            line, node = hit[0].start_mark.line + 1, hit[1]
-        elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
-            node = node.value[part]
-            line = node.start_mark.line + 1
-        else:
-            return line
-    return line
-
-
-def _fields_at(loc: Sequence[int | str]) -> list[str]:
-    """The field names that the model at `loc` knows."""
-    model: Any = Suite
-    for part in loc:
-        if not (isinstance(model, type) and issubclass(model, BaseModel)):
-            return []
-        field = model.model_fields.get(str(part))
-        if field is None:
-            continue
-        inner = [a for a in _flatten(field.annotation) if isinstance(a, type) and issubclass(a, BaseModel)]
-        model = inner[0] if inner else None
-    return list(model.model_fields) if model is not None else []
-
-
-def _flatten(annotation: Any) -> Iterator[Any]:
-    """Every type inside a union, dict, tuple or Annotated."""
-    arguments = getattr(annotation, "__args__", None)
-    if not arguments:
-        yield annotation
-        return
-    for argument in arguments:
-        yield from _flatten(argument)
-
-
-def _fault(error: Any, tree: Any, path: Path) -> Fault:
-    """One pydantic error as a fault with file, line and what would be right."""
-    loc = [p for p in error["loc"] if not (isinstance(p, str) and p.endswith("]"))]
-    line = _line(tree, loc)
-    where = f"{path}:{line}" if line else str(path)
-    dotted = ".".join(str(p) for p in loc)
-    if error["type"] == "extra_forbidden":
-        fields = _fields_at(loc[:-1]) + (["grid", "settings"] if len(loc) == 1 else [])
-        close = nearest(str(loc[-1]), fields).lstrip("; ")
-        return Fault(where, f"unknown key {dotted!r}", close or f"known here: {', '.join(fields)}")
-    if error["type"] == "missing":
-        return Fault(where, f"{dotted!r} is missing")
-    message = str(error["msg"]).removeprefix("Value error, ")
-    given = repr(error.get("input"))
-    if error["type"] == "value_error" or len(given) > 60:
-        return Fault(where, f"{dotted}: {message}" if dotted else message)
-    return Fault(where, f"{dotted} is {given}: {message[0].lower()}{message[1:]}")

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import difflib
 import re
-import warnings
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -29,7 +28,9 @@ from quantize.checkpoint import (
     tensors,
 )
 from quantize.kernels import KERNELS, kernel_for, merged
-from quantize.recipe import Calibration, Mapping, Model, Recipe
+from quantize.mappings import MappingFacts, layer_of, resolve_mappings
+from quantize.patterns import pattern_error, propose, safe_match
+from quantize.recipe import Calibration, Model, Recipe
 
 SIZES = (16, 32, 64, 128, 256, 512, 1024)
 """Group sizes offered when one does not fit."""
@@ -44,19 +45,6 @@ class IgnoreFacts(Model):
     """Modules with a weight that it matches."""
     by_part: dict[Part, int] = Field(default_factory=dict)
     """The same, by part."""
-
-
-class MappingFacts(Model):
-    """What one AWQ mapping resolves to."""
-
-    smooth: str
-    """The mapping's smooth pattern."""
-    resolved: int
-    """Layers that are searched."""
-    skipped: int
-    """Layers that match but cannot be searched."""
-    reason: str = ""
-    """Why those are skipped (the first's reason)."""
 
 
 class FitFacts(Model):
@@ -123,7 +111,7 @@ def plan_recipe(
     faults += [] if any(_indivisible(recipe, one) for one in meant) else kernel_faults
     mapping_facts: list[MappingFacts] = []
     if recipe.method == "awq":
-        mapping_faults, mapping_facts = _mappings(recipe, known, {one.name for one in packed})
+        mapping_faults, mapping_facts = resolve_mappings(recipe, known, {one.name for one in packed})
         faults += mapping_faults
     faults += _observer_faults(recipe, interpreter)
     host, device = _memory(recipe, calibration or Calibration(), config, table, packed)
@@ -157,7 +145,7 @@ def named_modules(config: dict[str, Any], table: dict[str, Tensor]) -> dict[str,
 
 def resolve_ignore(patterns: list[str], found: list[Linear]) -> set[str]:
     """Names of the Linears that the patterns keep in high precision."""
-    return {one.name for one in found if any(_safe_match(p, one.name) for p in patterns)}
+    return {one.name for one in found if any(safe_match(p, one.name) for p in patterns)}
 
 
 def packed_bytes(recipe: Recipe, one: Linear) -> int:
@@ -186,21 +174,6 @@ def offered_observers(interpreter: Path) -> list[str]:
 # -- the faults --------------------------------------------------------------------------------------------------------
 
 
-def _safe_match(pattern: str, name: str) -> bool:
-    try:
-        return matches(pattern, name)
-    except re.error:
-        return False
-
-
-def _pattern_error(pattern: str) -> str | None:
-    try:
-        matches(pattern, "")
-    except re.error as error:
-        return str(error)
-    return None
-
-
 def _source_faults(source: Path, config: dict[str, Any], found: list[Linear]) -> list[Fault]:
     if "quantization_config" in config or any(one.packed for one in found):
         return [Fault(f"source {source}", "is quantized already", "the BF16 checkpoint it was made from")]
@@ -212,7 +185,7 @@ def _source_faults(source: Path, config: dict[str, Any], found: list[Linear]) ->
 def _ignored(recipe: Recipe, known: dict[str, tuple[int, ...]]) -> tuple[list[Fault], list[IgnoreFacts]]:
     faults, facts = [], []
     for pattern in recipe.ignore:
-        broken = _pattern_error(pattern)
+        broken = pattern_error(pattern)
         if broken:
             faults.append(Fault(f"ignore {pattern!r}", f"not a regular expression ({broken})"))
             continue
@@ -222,34 +195,6 @@ def _ignored(recipe: Recipe, known: dict[str, tuple[int, ...]]) -> tuple[list[Fa
             real, proposal = propose(pattern, sorted(known))
             faults.append(Fault(f"ignore {pattern!r}", f"matches no module (a real name: {real})", f"perhaps {proposal!r}"))
     return faults, facts
-
-
-def propose(pattern: str, names: list[str]) -> tuple[str, str]:
-    """For a pattern that matches nothing: a real module name near to it, and a pattern that matches."""
-    body = pattern.removeprefix("re:")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # re's hints about odd patterns; the line below says what matters
-            inside = [n for n in names if re.search(body, n)]
-    except re.error:
-        inside = []
-    if inside:
-        loose = body.removeprefix("^")
-        found = "re:" + (loose if loose.startswith(".*") else ".*" + loose)
-        if any(_safe_match(found, name) for name in names):
-            return inside[0], found
-    parts = sorted({p for n in names for p in n.split(".") if not p.isdigit()})
-    words = re.findall(r"[a-z_0-9]{3,}", body.lower())
-    # A word that is no part of any name is the likely slip; one that is may still stand in the wrong place.
-    ordered = [w for w in words if w not in parts] + [w for w in words if w in parts][::-1]
-    for cutoff in (0.6, 0.5):
-        for word in ordered:
-            close = difflib.get_close_matches(word, parts, 1, cutoff) or [p for p in parts if word in p or p in word]
-            if close:
-                real = next(n for n in names if close[0] in n.split("."))
-                last = real.rpartition(".")[2] == close[0]
-                return real, f"re:.*{re.escape(close[0])}" + ("$" if last else ".*")
-    return names[0], "re:.*" + re.escape(names[0].rpartition(".")[2]) + "$"
 
 
 def _part_faults(packed: list[Linear]) -> list[Fault]:
@@ -319,73 +264,6 @@ def _kernels(recipe: Recipe, packed: list[Linear], target: str | None) -> tuple[
     ], dict(counts)
 
 
-def _mappings(recipe: Recipe, known: dict[str, tuple[int, ...]], packed: set[str]) -> tuple[list[Fault], list[MappingFacts]]:
-    faults, facts = [], []
-    for mapping in recipe.mappings:
-        where = f"mapping {mapping.smooth!r}"
-        broken = [e for p in (mapping.smooth, *mapping.balance) if (e := _pattern_error(p))]
-        if broken:
-            faults.append(Fault(where, f"not a regular expression ({broken[0]})"))
-            continue
-        fact, touched = _resolve(mapping, known, packed)
-        facts.append(fact)
-        if touched:
-            faults.append(
-                Fault(
-                    where, f"reaches into the vision tower ({touched})", "scope it to the language model: re:.*language_model.*"
-                )
-            )
-        elif fact.resolved == 0:
-            real, proposal = propose(mapping.smooth, sorted(known))
-            faults.append(
-                Fault(
-                    where,
-                    f"resolves to no layer ({fact.reason or f'a real name: {real}'})",
-                    "" if fact.reason else f"perhaps {proposal!r}",
-                )
-            )
-    return faults, facts
-
-
-def _resolve(mapping: Mapping, known: dict[str, tuple[int, ...]], packed: set[str]) -> tuple[MappingFacts, str]:
-    """Pair every smooth layer with the balance layers of its decoder layer, as llm-compressor's match_modules_set
-    does for patterns that match once a layer."""
-    smooths = [name for name in known if matches(mapping.smooth, name)]
-    balances = [[name for name in known if matches(pattern, name)] for pattern in mapping.balance]
-    touched = next((n for n in [*smooths, *(b for group in balances for b in group)] if part_of(n) == "visual"), "")
-    resolved, reasons = 0, []
-    for smooth in smooths:
-        layer = _layer_of(smooth)
-        sets = [[n for n in group if _layer_of(n) == layer] for group in balances]
-        flat = [n for group in sets for n in group]
-        if not all(sets):
-            reasons.append(f"{layer or smooth} has no {mapping.balance[[not s for s in sets].index(True)]}")
-        elif not any(n in packed for n in flat):
-            reasons.append(f"none of {', '.join(flat)} is packed")
-        elif clash := _size_clash(smooth, flat, known):
-            reasons.append(clash)
-        else:
-            resolved += 1
-    return MappingFacts(
-        smooth=mapping.smooth, resolved=resolved, skipped=len(reasons), reason=reasons[0] if reasons else ""
-    ), touched
-
-
-def _layer_of(name: str) -> str:
-    found = re.match(r".*?\.layers\.\d+(?=\.|$)", name)
-    return found.group(0) if found else ""
-
-
-def _size_clash(smooth: str, balance: list[str], known: dict[str, tuple[int, ...]]) -> str:
-    """The smooth layer's outputs must be the balance layers' inputs; under grouped-query attention v_proj's are not
-    o_proj's (llm-compressor, _check_layers_are_compatible)."""
-    out = known[smooth][0]
-    for name in balance:
-        if len(known[name]) == 2 and known[name][1] != out:
-            return f"{smooth} gives {out}, {name} takes {known[name][1]}: {out} vs {known[name][1]}"
-    return ""
-
-
 def _observer_faults(recipe: Recipe, interpreter: Path | None) -> list[Fault]:
     offered = offered_observers(interpreter) if interpreter else []
     if not offered or recipe.observer in offered:
@@ -414,10 +292,10 @@ def _memory(
     text: dict[str, Any] = config.get("text_config") or config
     hidden, intermediate = int(text.get("hidden_size", 0)), int(text.get("intermediate_size", 0))
     tokens = calibration.samples * calibration.max_seq_length
-    layers = sum(t.nbytes for n, t in table.items() if _layer_of(n) and part_of(n) == "language")
+    layers = sum(t.nbytes for n, t in table.items() if layer_of(n) and part_of(n) == "language")
     by_layer: Counter[str] = Counter()
     for one in packed:
-        by_layer[_layer_of(one.name)] += 2 * one.in_features * one.out_features
+        by_layer[layer_of(one.name)] += 2 * one.in_features * one.out_features
     one_layer = max(by_layer.values())
     host = sum(t.nbytes for t in table.values()) + layers + tokens * hidden * 2
     return host, 3 * one_layer + tokens * (5 * hidden + intermediate) * 2

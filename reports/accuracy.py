@@ -66,6 +66,8 @@ def _accuracy_notes(c: Comparison) -> list[str]:
             f"{c.candidate}: no difference shown; {c.n} questions with this many changed answers show "
             f"{percent(c.detectable)} points or more with 80 % power."
         )
+    if c.apart:
+        notes.append(f"{c.candidate} and {c.baseline} were asked in different places: {c.apart}.")
     if whole and c.clusters is not None:
         notes.append(f"{c.candidate}: {c.n} questions on {c.clusters} sets of pictures; those on one set are drawn together.")
     for name, health in ((c.baseline, c.baseline_health), (c.candidate, c.candidate_health)):

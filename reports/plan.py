@@ -32,7 +32,7 @@ def tables(plan: Plan, folder: RunFolder, where: Executor) -> list[Table]:
     variants, every, estimate, unknown = [], [], 0.0, 0
     for variant in plan.variants:
         cells = list(plan.of(variant.name))
-        missing = [c for c in cells if c.identity is None or not _done(folder, c.id.key)]
+        missing = [c for c in cells if not c.taken and (c.identity is None or not _done(folder, c.id.key))]
         known = [seconds[rest] for c in missing if (rest := c.label.partition("/")[2]) in seconds]
         estimate, unknown = estimate + sum(known), unknown + len(missing) - len(known)
         every += missing
@@ -62,6 +62,8 @@ def tables(plan: Plan, folder: RunFolder, where: Executor) -> list[Table]:
 
 
 def _weights(variant: PlannedVariant) -> str:
+    if variant.origin == "run":
+        return "measured in another Run"
     if variant.built:
         return gib(sum(path.stat().st_size for path in variant.path.glob("*.safetensors")))
     return f"about {gib(variant.fit.expected_bytes)}, to be built" if variant.fit else "to be built"

@@ -14,6 +14,7 @@ from harness.compare_tokens import Divergence, compare_divergence
 from harness.errors import Fault, Refused
 from harness.record import Record
 from harness.store import RunFolder
+from harness.tune import compare_settings
 
 
 @dataclass
@@ -65,6 +66,17 @@ class Source:
 
     def _measured(self, name: str) -> bool:
         return any(r.cell.variant == name for r in self.records)
+
+    @cached_property
+    def settings(self) -> tuple[list[SpeedComparison], list[Fault]]:
+        """Each checkpoint under the suite's engine settings against the first of them; nothing where there is no such axis."""
+        names = list(dict.fromkeys(name.rpartition("@")[2] for name in self.facts["variants"] if "@" in name))
+        return compare_settings(self.records, names) if len(names) > 1 else ([], [])
+
+    def taken(self) -> list[str]:
+        """A sentence for each variant that another Run measured."""
+        places = {r.cell.variant: (r.taken_from, r.provenance.identity["device"]["name"]) for r in self.records if r.taken_from}
+        return [f"{name} was measured in another Run ({run}), on {device}." for name, (run, device) in places.items()]
 
     @property
     def absent(self) -> int:

@@ -18,6 +18,8 @@ from reports.table import NOT_MEASURED, Table
 WORKLOADS = ("latency", "throughput")
 HEADLINE = ("output_throughput", "request_goodput", "mean_ttft_ms", "mean_tpot_ms", "mean_e2el_ms", "energy_per_output_token_j")
 """What candidate and baseline are compared in; the other metrics stay in the Records."""
+GLANCED = {"output_throughput": "output tokens/s", "energy_per_output_token_j": "J/token"}
+"""What the short table of speed-ups shows, and how it calls it."""
 MEANS = (
     "Means over trials ± half a 95 % t interval; percentiles are means over trials of a trial's percentile. by: whose clock, "
     "the client's where it agrees with the server's, else the server's."
@@ -70,6 +72,8 @@ def _shown(trials: Sequence[Record], name: str) -> str:
     if found is None:
         return NOT_MEASURED
     half = (found.high - found.low) / 2
+    # Equal trials leave the noise of floating point behind.
+    half = 0.0 if abs(half) < 1e-9 * abs(found.value) else half
     return number(found.value) + (f" ± {number(half)}" if half == half else "")
 
 
@@ -185,6 +189,26 @@ def against(
     counted = [c for c in comparisons if c.metric in HEADLINE and "input-bound" not in c.labels]
     notes += [*crossovers(counted), *(f"Not compared: {fault}" for fault in faults)]
     return Table(title, pd.DataFrame(rows), notes)
+
+
+def glance(comparisons: Iterable[SpeedComparison]) -> Table:
+    """One row a load and metric, one column a level of concurrency: where a candidate wins, and where it stops."""
+    rows: dict[tuple[str, ...], dict[str, str]] = {}
+    levels: set[tuple[str, float]] = set()
+    for c in comparisons:
+        if c.metric in GLANCED and c.level is not None:
+            key = (c.candidate, c.baseline, str(c.point["load"]), GLANCED[c.metric])
+            level = c.level
+            levels.add(level)
+            rows.setdefault(key, {})[_level(level)] = ratio(c) + (" input-bound" if "input-bound" in c.labels else "")
+    head = ("variant", "against", "load", "speed-up in")
+    columns = [_level(level) for level in sorted(levels)]
+    made = [dict(zip(head, key, strict=True)) | {name: row.get(name, "") for name in columns} for key, row in rows.items()]
+    return Table("Speed-up at a glance", pd.DataFrame(made), [])
+
+
+def _level(level: tuple[str, float]) -> str:
+    return f"{level[1]:g} at once" if level[0] == "concurrency" else f"{level[1]:g} a second"
 
 
 def _with_cv(value: float, cv: float | None) -> str:

@@ -6,6 +6,7 @@ import json
 
 from rich.console import Console
 
+from harness import tune
 from harness.errors import Fault, Refused
 from harness.store import RunFolder
 from reports import speed, summary, variants
@@ -29,7 +30,10 @@ def of(source: Source) -> list[Table]:
         accuracy(source.accuracy, source.faults["accuracy"], source.baseline),
         divergence(source.divergence, source.faults["divergence"]),
         scores(source.records),
+        speed.glance([*source.speed, *source.settings[0]]),
         speed.against(source.speed, source.faults["speed"]),
+        speed.against(*source.settings, title="Settings against the first"),
+        speed.tuned(tune.winners(source.settings[0])),
         *speed.speed(source.records),
         speed.memory(source.records),
         variants.storage(source.facts),
@@ -39,6 +43,8 @@ def of(source: Source) -> list[Table]:
     shown = [table for table in made if len(table.frame) or table.notes]
     for table in shown if source.random_weights else []:
         table.notes.insert(0, RANDOM)
+    for table in shown:
+        table.notes[:0] = source.taken()
     return shown
 
 

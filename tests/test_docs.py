@@ -13,23 +13,50 @@ from tests.conftest import ROOT
 from tests.test_cli import VERBS
 
 READMES = ("README.md", "README.zh-CN.md")
+KEPT = (
+    "demo_cpu",
+    "demo_h200",
+    "controls_h200",
+    "qwen3_vl_8b_h100",
+    "qwen3_vl_8b_kernels_h100",
+    "qwen3_vl_8b_two_h100",
+)
 
 
-@pytest.mark.parametrize("name", ["demo_cpu", "demo_h200", "controls_h200"])
+@pytest.mark.parametrize("name", KEPT)
 def test_the_kept_report_is_what_its_records_give(name):
     run = RunFolder.existing(ROOT / "results" / name)
     assert tables.markdown(run) == (run.path / "report.md").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("name", READMES)
+def test_the_demos_accuracy_on_a_gpu_is_that_of_a_cpu_within_noise():
+    """Two kernels of vLLM against each other, Machete and the CPU's, on the kept Runs of the trained model."""
+    scores: dict[str, dict[str, tuple[float, int]]] = {}
+    kernels = set()
+    for name in ("demo_cpu", "demo_h200"):
+        for record in RunFolder.existing(ROOT / "results" / name).records():
+            if record.cell.workload == "accuracy":
+                score, known = record.metrics["score"], scores.setdefault(record.cell.variant, {}).get(name, (0.0, 0))
+                scores[record.cell.variant][name] = known[0] + score.value * score.n, known[1] + score.n
+                kernels.add(record.provenance.engine["kernel"])
+    assert kernels == {None, "CPUWNA16LinearKernel", "MacheteLinearKernel"}
+    for variant, both in scores.items():
+        (cpu, n), (gpu, m) = both.values()
+        assert n == m == 3000
+        share = (cpu + gpu) / (n + m)
+        assert abs(cpu / n - gpu / m) < 2 * (2 * share * (1 - share) / n) ** 0.5, variant
+
+
+@pytest.mark.parametrize("name", readme.DOCUMENTS)
 def test_the_tables_shown_are_those_of_the_kept_run(name):
     text = (ROOT / name).read_text(encoding="utf-8")
-    assert readme.rendered(text, ROOT, readme.READMES[name]) == text, "run `python -m reports.readme`"
+    assert readme.rendered(text, ROOT, readme.DOCUMENTS[name]) == text, "run `python -m reports.readme`"
     assert text.count("<!-- tables of ") == text.count("<!-- end -->") > 0
 
 
 def test_a_run_or_a_table_that_is_not_there_is_refused(tmp_path, capsys):
-    for name in READMES:
+    (tmp_path / "docs").mkdir()
+    for name in readme.DOCUMENTS:
         (tmp_path / name).write_text("<!-- tables of results/none: Summary -->\n<!-- end -->\n", encoding="utf-8")
     assert readme.main([str(tmp_path)]) == 2 and "is no Run" in capsys.readouterr().err
     with pytest.raises(Refused, match="has no table 'Sumary'"):

@@ -8,10 +8,12 @@ import pytest
 
 from harness import device, room
 from harness.limits import decode_step, kv_bytes_per_token
+from harness.shape import QWEN3_VL_8B
+from harness.store import RunFolder
 from harness.suite import EngineSettings
 from quantize.checkpoint import tensors
+from tests.conftest import ROOT
 from tests.quantize import shapes
-from tests.shape_8b import TEXT, VISION
 
 BF16, INT4 = int(16.33 * 2**30), int(6.73 * 2**30)
 
@@ -20,8 +22,24 @@ BF16, INT4 = int(16.33 * 2**30), int(6.73 * 2**30)
 def shape(tmp_path_factory):
 
     folder = tmp_path_factory.mktemp("shape")
-    (folder / "config.json").write_text(json.dumps({"text_config": TEXT, "vision_config": VISION}))
+    (folder / "config.json").write_text(json.dumps(QWEN3_VL_8B))
     return folder
+
+
+@pytest.mark.parametrize("name", ["qwen3_vl_8b_h100", "qwen3_vl_8b_two_h100"])
+def test_the_forecast_is_within_5_percent_of_what_vllm_took_on_an_h100(shape, name):
+    run = RunFolder.existing(ROOT / "results" / name)
+    variants, checked = run.read()["variants"], 0
+    for record in run.records():
+        if record.cell.workload != "memory":
+            continue
+        settings = EngineSettings.model_validate(record.provenance.identity["engine"])
+        expected = room.forecast(shape, settings, variants[record.cell.variant]["storage"]["safetensors_bytes"])
+        assert expected.weights_gib == pytest.approx(record.metrics["weights_gib"].value, rel=0.05)
+        usable = 79.18 * settings.gpu_memory_utilization  # GiB of the card, from vLLM's log
+        assert expected.cache_gib(usable) == pytest.approx(record.metrics["kv_cache_gib"].value, rel=0.05)
+        checked += 1
+    assert checked == 2
 
 
 @pytest.fixture

@@ -61,7 +61,7 @@ def test_an_unknown_workload_is_named(write_suite):
         ("bf16: {}", "b16: {}", "baseline 'bf16' is not among the variants; did you mean 'b16'?"),
         ("name: s", "name: a/b", "a name is used for files"),
         ("tasks: [demo_vl]", "tasks: []", "tasks"),
-        ("bf16: {}", "bf16: {checkpoint: /x, recipe: {}}", "a recipe or a checkpoint, not both"),
+        ("bf16: {}", "bf16: {checkpoint: /x, recipe: {}}", "one of recipe, checkpoint and run, not recipe and checkpoint"),
         ("model: demo", "model: demo\nmodel: demo", "the key 'model' stands twice"),
         ("name: s", "name: [", "is not YAML"),
     ],

@@ -1,4 +1,4 @@
-"""The README's suite, run once for all that look at it."""
+"""One Run of every workload, made once for all that look at it."""
 
 from __future__ import annotations
 
@@ -14,6 +14,13 @@ from harness.store import RunFolder
 from tests.conftest import ROOT
 
 LIMIT = 60
+FEW = (
+    "workloads.accuracy.divergence=200",
+    "workloads.latency.trials=2",
+    "workloads.latency.requests=6",
+    "workloads.throughput.trials=2",
+    "workloads.throughput.concurrency=[8]",
+)
 
 
 def command(*arguments: str, results: Path) -> list[str]:
@@ -62,6 +69,6 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def run(results: Path) -> tuple[subprocess.CompletedProcess[str], RunFolder]:
-    """The suite of the README on the first documents of each task."""
-    done = harness(*suite("vl_accuracy", results / "run"), results=results)
+    """All workloads on one engine start a variant: the first documents of each task, few trials of one load."""
+    done = harness(*suite("vl_all", results / "run", *FEW), results=results)
     return done, RunFolder(results / "run")

@@ -15,7 +15,7 @@ from harness.compare_tokens import compare_divergence
 from harness.record import TokenScores
 from harness.store import RunFolder
 from tests.conftest import ROOT
-from tests.e2e.conftest import LIMIT, command, engines, everything_gone, harness, suite, wait_for
+from tests.e2e.conftest import FEW, LIMIT, command, engines, everything_gone, harness, suite, wait_for
 from tests.test_guard import alive
 
 pytestmark = pytest.mark.e2e
@@ -30,7 +30,7 @@ def test_the_run_ends_well_and_leaves_nothing_running(run):
 
 def test_both_arms_were_asked_the_same_and_answered_well(run):
     _, folder = run
-    assert [r.status for r in folder.records()] == ["done"] * 12
+    assert [(r.status, r.reason) for r in folder.records()] == [("done", None)] * 22
     records = [r for r in folder.records() if r.cell.workload == "accuracy"]
     assert {r.samples for r in records} == {LIMIT}
     for record in records:
@@ -43,6 +43,43 @@ def test_both_arms_were_asked_the_same_and_answered_well(run):
     assert base.keys() == packed.keys() and len(base) == 5 * LIMIT
     assert all(base[k].image_hash == packed[k].image_hash for k in base)
     assert len({s.image_hash for s in base.values()}) == 5 * LIMIT
+
+
+def test_one_engine_start_a_variant_served_every_workload(run):
+    done, folder = run
+    assert done.stderr.count("vLLM serves bf16 after") == done.stderr.count("vLLM serves awq-int4-g128 after") == 1
+    kinds = {(r.cell.variant, r.cell.workload): r.provenance.engine["start_s"] for r in folder.records()}
+    assert len(kinds) == 2 * 5 and len(set(kinds.values())) == 2
+
+
+def test_load_keeps_vllms_keys_and_says_whose_clock_each_figure_has(run):
+    _, folder = run
+    loads = [r for r in folder.records() if r.cell.workload in ("latency", "throughput")]
+    assert len(loads) == 8
+    for record in loads:
+        metrics, at_once = record.metrics, record.cell.point["concurrency"]
+        for name in ("output_throughput", "mean_ttft_ms", "mean_tpot_ms", "mean_e2el_ms", "p50_e2el_ms", "request_throughput"):
+            assert metrics[name].value > 0 and metrics[name].source in ("client", "server"), name
+        assert metrics["mean_e2el_ms"].n == (6 if at_once == 1 else 64 if record.cell.workload == "throughput" else 16) or (
+            metrics["mean_e2el_ms"].n >= 2 * at_once
+        )
+        assert metrics["p99_e2el_ms"].value is None and "too few" in metrics["p99_e2el_ms"].reason
+        assert metrics["server_tpot_ms"].source == "server" and metrics["input_ms"].source == "computed"
+        assert metrics["image_preprocess_ms"].source == "microbenchmark" and metrics["image_preprocess_ms"].value > 0
+        assert 0 < metrics["share_of_bandwidth_limit"].value < 1.5
+        # Nothing is N/A without a reason.
+        assert all(m.value is not None or m.reason for m in metrics.values())
+        assert record.facts["rates"]["bytes_per_s"] > 1e9
+
+
+def test_memory_is_four_numbers_and_int4_takes_less_for_weights(run):
+    _, folder = run
+    base, packed = (r for r in folder.records() if r.cell.workload == "memory")
+    for record in (base, packed):
+        names = ("weights_gib", "kv_cache_gib", "kv_cache_tokens", "graphs_gib", "activations_gib", "device_peak_gib")
+        assert all(record.metrics[n].value is not None or record.metrics[n].reason for n in names)
+        assert record.metrics["kv_cache_tokens"].value > 0 and record.metrics["pss_peak_gib"].value > 0.1
+    assert packed.provenance.engine["kernel"].endswith("LinearKernel") and base.provenance.engine["kernel"] is None
 
 
 def test_token_probabilities_tell_int4_from_bf16(run):
@@ -81,7 +118,8 @@ def test_the_gate_judges_the_run(run, tmp_path):
 def test_the_tables_show_what_was_lost_and_won(run):
     done, folder = run
     report = (folder.path / "report.md").read_text()
-    for title in ("Accuracy against the baseline", "Scores", "Storage", "Structure (Linear layers)", "Engine"):
+    titles = ("Accuracy against the baseline", "Scores", "Speed-up at a glance", "Latency and throughput", "Memory")
+    for title in (*titles, "Limits of a decode step", "Storage", "Structure (Linear layers)", "Engine"):
         assert title in done.stdout and f"### {title}" in report
     assert f"| awq-int4-g128 | all | {5 * LIMIT} |" in report
     assert "LinearKernel" in report and "28 / 0" in report and "59." in report
@@ -103,7 +141,7 @@ def test_the_checkpoint_is_sound_and_says_how_it_was_made(run, results):
 def test_a_rerun_starts_nothing_and_prints_the_same(run, results):
     first, folder = run
     before = {p: p.stat().st_mtime_ns for p in (folder.path / "records").iterdir()}
-    again = harness(*suite("vl_accuracy", folder.path), results=results, timeout=60)
+    again = harness(*suite("vl_all", folder.path, *FEW), results=results, timeout=60)
     assert again.returncode == 0 and again.stdout == first.stdout
     assert "starting vLLM" not in again.stderr and "quantizing" not in again.stderr
     assert before == {p: p.stat().st_mtime_ns for p in (folder.path / "records").iterdir()}

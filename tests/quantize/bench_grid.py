@@ -1,6 +1,7 @@
 """How much a grid saves: six cells in one job against single builds of them, and where the time of each went.
 
-`python -m tests.quantize.bench_grid SOURCE FOLDER [--samples 16] [--singles 2] [--only grid|singles]`, on an idle machine.
+`python -m tests.quantize.bench_grid SOURCE FOLDER [--samples 16] [--singles 2] [--only grid|singles]
+[--keep g128_mse=PATH]`, on an idle machine.
 The quantize environment is found as the harness finds it (HARNESS_QUANTIZE_PYTHON, HARNESS_QUANTIZE_PYTHONPATH, or
 .venv-quantize). Results go to standard output and to FOLDER/bench_grid.json after each build, so that one that is cut
 short, or the two halves of `--only`, still give one table. Finished checkpoints are removed at once: six of the 8B
@@ -25,7 +26,7 @@ STAGES = ("search", "round", "pack", "lay_out", "wait", "write", "verify", "hash
 """What a manifest says of a cell's seconds, in order; `wait`: for the cell before to be finished."""
 
 
-def build(folder: Path, name: str, job: dict[str, Any]) -> dict[str, Any]:
+def build(folder: Path, name: str, job: dict[str, Any], keep: dict[str, Path]) -> dict[str, Any]:
     """One `python -m quantize`, start-up included: seconds, the manifests' own seconds, peak memory.
 
     Raises RuntimeError with the end of its log when it fails.
@@ -41,7 +42,7 @@ def build(folder: Path, name: str, job: dict[str, Any]) -> dict[str, Any]:
             event = json.loads(line)
             print(f"{time.perf_counter() - start:7.1f} s {name}: {event['message']}", file=sys.stderr, flush=True)
             if event["kind"] == "cell_done":
-                take(Path(event["output"]), found)
+                take(Path(event["output"]), found, keep)
         status = process.wait()
         found["seconds"] = round(time.perf_counter() - start, 1)
         process.stdin.close()
@@ -50,15 +51,19 @@ def build(folder: Path, name: str, job: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def take(checkpoint: Path, found: dict[str, Any]) -> None:
-    """Keep what the manifest says of time, memory and content, and remove the checkpoint."""
+def take(checkpoint: Path, found: dict[str, Any], keep: dict[str, Path]) -> None:
+    """Keep what the manifest says of time, memory and content, and remove the checkpoint, or move it where it is kept."""
     manifest = json.loads((checkpoint / "manifest.json").read_text())
     seconds = manifest["seconds"]
     found["cells"][manifest["name"]] = {stage: seconds[stage] for stage in STAGES if stage in seconds}
     found["once"] = {key: value for key, value in seconds.items() if key not in STAGES}
     found["peak_gib"] = {key: value and round(value / 2**30, 1) for key, value in manifest["peak_bytes"].items()}
     found.setdefault("content", {})[manifest["name"]] = manifest["content_sha256"]
-    shutil.rmtree(checkpoint)
+    if (place := keep.get(checkpoint.name)) and not place.exists():
+        place.parent.mkdir(parents=True, exist_ok=True)
+        shutil.move(checkpoint, place)
+    else:
+        shutil.rmtree(checkpoint)
 
 
 def summary(results: dict[str, Any], count: int) -> dict[str, Any]:
@@ -86,7 +91,10 @@ def main() -> None:
     parser.add_argument("--n-grid", type=int, default=20, help="points of the search; fewer where there is no GPU")
     parser.add_argument("--singles", type=int, default=6, help="how many of the six to build alone; they cost alike")
     parser.add_argument("--only", choices=("grid", "singles"))
+    parser.add_argument("--keep", metavar="CELL=PATH", help="where to move one cell's checkpoint")
     given = parser.parse_args()
+    cell, _, path = (given.keep or "").partition("=")
+    keep = {cell: Path(path).resolve()} if path else {}
     folder = given.folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
     cells = [
@@ -105,7 +113,7 @@ def main() -> None:
         chosen = [cells[round(i * (len(cells) - 1) / last)] for i in range(given.singles)]
         jobs |= {f"single_{cell['name']}": [cell] for cell in chosen}
     for name, job in jobs.items():
-        results[name] = build(folder, name, {**base, "cells": job})
+        results[name] = build(folder, name, {**base, "cells": job}, keep)
         results["summary"] = summary(results, len(cells))
         write_json(kept, results)
     print(kept.read_text())

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from quantize.fit import linears, offered_observers, packed_bytes, plan_recipe, propose
+from quantize.fit import linears, offered_observers, packed_bytes, plan_recipe
+from quantize.patterns import propose
 from quantize.recipe import Calibration, Mapping, Recipe
 from tests.quantize import shapes
 

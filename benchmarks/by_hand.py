@@ -1,0 +1,215 @@
+"""What the harness saves against doing the same by hand, and what it costs in throughput.
+
+`python benchmarks/by_hand.py OUT.json [--only by-hand|harness|overhead] [--limit N]`, on an idle machine. The demo model,
+BF16 and INT4: all 3,000 questions, three load points, memory.
+
+by hand: `lm_eval` with its vLLM backend for each variant (it needs `pip install ray`), then for each variant and load point a
+`vllm serve` of its own and one `vllm bench serve`; memory is read off the servers' logs.
+harness: `python -m harness run` of a suite with the same questions and points; the INT4 checkpoint is there before, in both.
+overhead: on one engine, the harness's Cell against the bare command with the same arguments, taking turns (A B, B A).
+
+Each step's seconds go to standard error and into OUT.json as soon as they are known; a step that is there is not repeated.
+Stopping it in whatever way leaves no process behind.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any, cast
+
+from harness import engine, environments, stats
+from harness.files import write_json
+from harness.suite import LoadSpec, load_suite
+from harness.workloads import bench_client, load
+
+POINTS = (1, 8, 32)
+REQUESTS = 64
+TRAFFIC: dict[str, Any] = {"images": 1, "image_size": (128, 128), "input_len": 32, "output_len": 64}
+SPEC = LoadSpec.model_validate({"loads": {"image": TRAFFIC}, "concurrency": POINTS, "requests": REQUESTS, "trials": 1})
+SUITE = Path("suites/vl_all.yaml")
+LENGTH, SEQUENCES, PAIRS = 512, 64, 6
+Steps = dict[str, float]
+
+
+def command(arguments: list[str], log: Path, extra: dict[str, str] | None = None, timeout_s: float = 3000) -> None:
+    """Run `python ARGUMENTS` under the guard to its end; raises RuntimeError with its last error when it fails."""
+    with log.open("wb") as output:
+        process = environments.serve().start(arguments, stdout=output, stderr=subprocess.STDOUT, variables=extra)
+        try:
+            status = process.wait(timeout=timeout_s)
+        finally:
+            engine.stop(process)
+    if status:
+        said = engine.last_error(log.read_text(errors="replace"))
+        raise RuntimeError(f"{' '.join(arguments[:4])} ended with {status}: {said}")
+
+
+def ask_by_hand(checkpoint: Path, folder: Path, limit: int | None) -> None:
+    """lm_eval with its vLLM backend. Its prompts need the placeholder that the chat API does without."""
+    tasks = folder / "tasks"
+    if not tasks.exists():
+        shipped = Path("harness/tasks/demo_vl")
+        for path in shipped.iterdir():
+            if path.is_file():
+                text = path.read_text(encoding="utf-8")
+                (tasks / path.name).parent.mkdir(exist_ok=True)
+                (tasks / path.name).write_text(text.replace('"{{question}}"', '"<image>{{question}}"'), encoding="utf-8")
+    given = f"pretrained={checkpoint.resolve()},dtype=bfloat16,max_model_len={LENGTH},max_images=1,max_num_seqs={SEQUENCES}"
+    given += ",enforce_eager=True" if environments.is_cpu() else ",gpu_memory_utilization=0.85"
+    arguments = ["-m", "lm_eval", "run", "--model", "vllm-vlm", "--model_args", given, "--tasks", "demo_vl"]
+    arguments += ["--include_path", str(tasks), "--apply_chat_template", "--batch_size", "auto", "--log_samples"]
+    arguments += ["--output_path", str(folder / "lm_eval"), *(["--limit", str(limit)] if limit else [])]
+    command(arguments, folder / f"lm_eval-{checkpoint.name}.log", variables())
+
+
+def load_by_hand(checkpoint: Path, at_once: int, folder: Path) -> None:
+    """A server of its own, one `vllm bench serve`, the server's end."""
+    port, log = engine.free_port(), folder / f"serve-{checkpoint.name}-{at_once}.log"
+    settings = load_suite(SUITE).engine
+    with log.open("wb") as output:
+        arguments = ["-m", "vllm.entrypoints.cli.main", "serve", *engine.arguments(checkpoint, settings, "m")]
+        process = environments.serve().start(
+            [*arguments, "--port", str(port)], stdout=output, stderr=subprocess.STDOUT, variables=variables()
+        )
+        try:
+            wait(process, port, log)
+            server = cast(engine.Engine, _Server(port, checkpoint))
+            bench = load.arguments(server, SPEC.loads["image"], max(REQUESTS, 2 * at_once), 0, SPEC, at_once)
+            command(["-m", "vllm.entrypoints.cli.main", "bench", "serve", *bench], folder / f"bench-{at_once}.log")
+        finally:
+            engine.stop(process)
+
+
+def variables() -> dict[str, str]:
+    """What a careful user sets by hand: as many threads as the harness gives its engines."""
+    cpu = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": str(engine.cpu_threads())}
+    return cpu if environments.is_cpu() else {}
+
+
+class _Server:
+    """What `load.arguments` must know of a server."""
+
+    def __init__(self, port: int, checkpoint: Path):
+        self.url, self.name, self.checkpoint = f"http://127.0.0.1:{port}", "m", checkpoint
+
+
+def wait(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
+    """Until /health answers; raises RuntimeError when the server ends before."""
+    while True:
+        if process.poll() is not None:
+            raise RuntimeError(f"vllm serve ended: {engine.last_error(log.read_text(errors='replace'))}")
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=2):
+                return
+        except OSError:
+            time.sleep(0.5)
+
+
+def overhead(checkpoint: Path, folder: Path) -> dict[str, Any]:
+    """Output tokens/s of the harness's Cell over the bare command's, in pairs of alternating order."""
+    settings, point = load_suite(SUITE).engine, {"load": "image", "concurrency": 8}
+    spec = SPEC.model_copy(update={"requests": 4 * REQUESTS})
+    cell, bare = [], []
+    with engine.serving(checkpoint, settings, folder / "overhead.log", "m") as running:
+
+        def one_cell(seed: int) -> None:
+            measured = load.Load().measure(running, spec, point | {"trial": seed}, lambda *_: None)
+            cell.append(float(measured.metrics["output_throughput"].value or 0))
+
+        def one_command(seed: int) -> None:
+            result = folder / "bare.json"
+            given = load.arguments(running, spec.loads["image"], spec.requests, 500 + seed, spec, 8)
+            wide = load.arguments(running, spec.loads["image"], 8, 900 + seed, None, 8)
+            bench_client.shared().ask("bench", wide)  # the Cell's warm-up, for both alike
+            saved = ["--save-result", "--result-dir", str(folder), "--result-filename", result.name]
+            command(["-m", "vllm.entrypoints.cli.main", "bench", "serve", *given, *saved], folder / "bare.log")
+            bare.append(float(json.loads(result.read_text())["output_throughput"]))
+
+        for number in range(PAIRS):
+            for one in (one_cell, one_command) if number % 2 == 0 else (one_command, one_cell):
+                one(number)
+            print(f"pair {number + 1}: Cell {cell[-1]:.0f}, bare {bare[-1]:.0f} tokens/s", file=sys.stderr, flush=True)
+    bench_client.close()
+    ratio = stats.ratio(cell, bare, paired=True)
+    return {"cell": cell, "bare": bare, "ratio": ratio.value, "low": ratio.low, "high": ratio.high}
+
+
+def step(results: dict[str, Any], kind: str, name: str, do: Callable[[], object], out: Path) -> None:
+    """Do it unless its time is known, and keep its time."""
+    steps: Steps = results.setdefault(kind, {})
+    if name not in steps:
+        began = time.perf_counter()
+        do()
+        steps[name] = round(time.perf_counter() - began, 1)
+        write_json(out, results)
+    print(f"{kind}: {name}: {steps[name]:.1f} s", file=sys.stderr, flush=True)
+
+
+def int4_checkpoint(checkpoints: Path) -> Path:
+    """The suite's INT4 variant, built when it is not there."""
+    subprocess.run([sys.executable, "-m", "harness", "quantize", str(SUITE), "--checkpoints", str(checkpoints)], check=True)
+    return next(checkpoints.glob("awq-int4-g128-*"))
+
+
+def run_harness(folder: Path, checkpoints: Path, limit: int | None) -> None:
+    """The same questions, points and memory, as one Run."""
+    given = ["workloads.latency=null", f"workloads.throughput={SPEC.model_dump_json()}"]
+    given += [f"workloads.accuracy.limit={limit}"] if limit else []
+    sets = [part for one in given for part in ("--set", one)]
+    arguments = [sys.executable, "-m", "harness", "run", str(SUITE), "--output", str(folder / "run"), "--fresh"]
+    subprocess.run([*arguments, "--checkpoints", str(checkpoints), *sets], check=True, stdout=subprocess.DEVNULL)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("output", type=Path)
+    parser.add_argument("--only", choices=("by-hand", "harness", "overhead"))
+    parser.add_argument("--limit", type=int, help="questions of each task, for a short try")
+    parser.add_argument("--checkpoints", type=Path, default=Path("checkpoints"))
+    given = parser.parse_args()
+    results: dict[str, Any] = json.loads(given.output.read_text()) if given.output.is_file() else {}
+    results["machine"] = {"processor": platform.processor() or platform.machine(), "cores": len(os.sched_getaffinity(0))}
+    source, packed = Path("harness/demo/model"), int4_checkpoint(given.checkpoints)
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        if given.only in (None, "by-hand"):
+            for checkpoint, name in ((source, "bf16"), (packed, "int4")):
+                ask = partial(ask_by_hand, checkpoint, folder, given.limit)
+                step(results, "by hand", f"lm_eval {name}", ask, given.output)
+                for n in POINTS:
+                    serve = partial(load_by_hand, checkpoint, n, folder)
+                    step(results, "by hand", f"bench {name} {n}", serve, given.output)
+        if given.only in (None, "harness"):
+            step(results, "harness", "run", partial(run_harness, folder, given.checkpoints, given.limit), given.output)
+        if given.only in (None, "overhead") and "overhead" not in results:
+            results["overhead"] = overhead(packed, folder)
+            write_json(given.output, results)
+    print(summary(results))
+
+
+def summary(results: dict[str, Any]) -> str:
+    """What is known so far, in sentences."""
+    hand, ours = (sum(results.get(kind, {}).values()) for kind in ("by hand", "harness"))
+    lines = [f"by hand: {hand:.0f} s", f"harness: {ours:.0f} s"]
+    if hand and ours:
+        lines.append(f"ratio: {ours / hand:.2f}")
+    if told := results.get("overhead"):
+        lines.append(
+            f"output tokens/s of a Cell over the bare command: {told['ratio']:.4f} [{told['low']:.4f}, {told['high']:.4f}]"
+        )
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,86 @@
+"""What is wrong with a YAML file that a pydantic model describes: each fault with its line and what would be right."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel
+
+from harness.axes import nearest
+from harness.errors import Fault
+
+
+def duplicate_keys(node: Any, path: Path) -> Iterator[Fault]:
+    """YAML keeps the last of two equal keys without a word; a suite must not."""
+    if isinstance(node, yaml.MappingNode):
+        seen: set[str] = set()
+        for key, value in node.value:
+            if key.value in seen:
+                yield Fault(f"{path}:{key.start_mark.line + 1}", f"the key {key.value!r} stands twice", "keep one of them")
+            seen.add(key.value)
+            yield from duplicate_keys(value, path)
+    elif isinstance(node, yaml.SequenceNode):
+        for value in node.value:
+            yield from duplicate_keys(value, path)
+
+
+def _line(node: Any, loc: Sequence[int | str]) -> int | None:
+    """The line, from 1, of the deepest part of `loc` that stands in the file."""
+    line = None
+    for part in loc:
+        if isinstance(node, yaml.MappingNode):
+            hit = next(((k, v) for k, v in node.value if k.value == str(part)), None)
+            if hit is None:
+                return line
+            line, node = hit[0].start_mark.line + 1, hit[1]
+        elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
+            node = node.value[part]
+            line = node.start_mark.line + 1
+        else:
+            return line
+    return line
+
+
+def _fields_at(model: Any, loc: Sequence[int | str]) -> list[str]:
+    """The field names that the model at `loc` knows."""
+    for part in loc:
+        if not (isinstance(model, type) and issubclass(model, BaseModel)):
+            return []
+        field = model.model_fields.get(str(part))
+        if field is None:
+            continue
+        inner = [a for a in _flatten(field.annotation) if isinstance(a, type) and issubclass(a, BaseModel)]
+        model = inner[0] if inner else None
+    return list(model.model_fields) if model is not None else []
+
+
+def _flatten(annotation: Any) -> Iterator[Any]:
+    """Every type inside a union, dict, tuple or Annotated."""
+    arguments = getattr(annotation, "__args__", None)
+    if not arguments:
+        yield annotation
+        return
+    for argument in arguments:
+        yield from _flatten(argument)
+
+
+def fault(error: Any, tree: Any, path: Path, root: type[BaseModel]) -> Fault:
+    """One pydantic error as a fault with file, line and what would be right."""
+    loc = [p for p in error["loc"] if not (isinstance(p, str) and p.endswith("]"))]
+    line = _line(tree, loc)
+    where = f"{path}:{line}" if line else str(path)
+    dotted = ".".join(str(p) for p in loc)
+    if error["type"] == "extra_forbidden":
+        fields = _fields_at(root, loc[:-1]) + (["grid", "settings"] if len(loc) == 1 else [])
+        close = nearest(str(loc[-1]), fields).lstrip("; ")
+        return Fault(where, f"unknown key {dotted!r}", close or f"known here: {', '.join(fields)}")
+    if error["type"] == "missing":
+        return Fault(where, f"{dotted!r} is missing")
+    message = str(error["msg"]).removeprefix("Value error, ")
+    given = repr(error.get("input"))
+    if error["type"] == "value_error" or len(given) > 60:
+        return Fault(where, f"{dotted}: {message}" if dotted else message)
+    return Fault(where, f"{dotted} is {given}: {message[0].lower()}{message[1:]}")
