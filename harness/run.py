@@ -119,8 +119,13 @@ def placing_faults(plan: Plan, folder: RunFolder, checkpoints: Path, where: Exec
     unbuilt = build.tasks(plan, plan.to_build(), folder.logs, where)
     cells = [cell for cell in plan.cells if not cell.taken]
     measured = [_task(chain) for chain in chains(plan, cells, folder.path, where.slots > 1)]
+    ports = [
+        Fault("engine.port", "is one port for engines that run side by side", "leave it out for free ones")
+        for name in plan.suite.variants
+        if where.slots > 1 and plan.suite.engine_of(name).port
+    ]
     read = [plan.source / "config.json", *(v.path / "config.json" for v in plan.variants if v.built and v.origin != "run")]
-    return [*where.faults([*unbuilt, *measured]), *where.unseen([folder.path, checkpoints], read)]
+    return [*ports, *where.faults([*unbuilt, *measured]), *where.unseen([folder.path, checkpoints], read)]
 
 
 def preflight(plan: Plan, folder: RunFolder, fresh: bool = False, tell: Callable[[str], None] = print) -> list[Fault]:
