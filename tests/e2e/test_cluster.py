@@ -232,3 +232,30 @@ def test_the_demo_suite_over_two_nodes_gives_the_same_records_as_on_one(run, res
         assert other is not None and other.cell == record.cell and other.metrics == record.metrics
         assert other.provenance.identity == record.provenance.identity
         assert list(measured.samples(record.cell.key)) == list(local.samples(record.cell.key))
+
+
+def test_machines_without_a_shared_folder_meet_in_a_store(driver):
+    """A `file://` address here; every machine copies the checkpoints from it and puts its Records there."""
+    store = f"file://{driver.folder}/store"
+    built = (driver.folder / "checkpoints").resolve()
+    text = SUITE.replace("executor: ray", f"executor: ray\ncluster: {{store: '{store}'}}")
+    (driver.folder / "suite.yaml").write_text(text)
+    assert driver.start().wait(timeout=200) == 0, driver.log()
+    assert driver.statuses() == ["done"] * 9
+    names = {p.name for p in driver.output.joinpath("records").iterdir()}
+    assert {p.name for p in (driver.folder / "store/run/records").iterdir()} == names
+    (damaged,) = built.glob("damaged-*")
+    assert [r.provenance.checkpoint for r in RunFolder(driver.output).records() if r.cell.variant == "damaged"] == [
+        str(driver.folder / "checkpoints" / damaged.name)
+    ] * 3
+    # Another machine's folder is empty: it takes what is there from the store, and measures nothing.
+    began = len(driver.journal("began"))
+    assert driver.start("elsewhere", output=driver.folder / "other" / "run").wait(timeout=200) == 0, driver.log("elsewhere")
+    assert len(driver.journal("began")) == began
+    assert {p.name for p in (driver.folder / "other/run/records").iterdir()} == names
+
+
+def test_a_store_that_cannot_be_written_is_one_line(driver):
+    (driver.folder / "suite.yaml").write_text(SUITE.replace("executor: ray", "executor: ray\ncluster: {store: 'nosuch://x'}"))
+    assert driver.start().wait(timeout=200) == 2
+    assert driver.log().count("\n") == 1 and driver.log().startswith("refused: cluster.store: nosuch://x cannot be written")
