@@ -66,7 +66,8 @@ class Claims:
             try:
                 handle = os.open(path, os.O_CREAT | os.O_RDWR, 0o644)
             except FileNotFoundError:
-                path.parent.mkdir(parents=True, exist_ok=True)
+                with contextlib.suppress(FileExistsError):  # made and removed by others meanwhile
+                    path.parent.mkdir(parents=True, exist_ok=True)
                 continue
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -129,7 +129,10 @@ def unlike(baseline: Record, candidate: Record, may_differ: Sequence[str] = ARM_
         elif before != after:
             yield f"{path}: {before} and {after}"
 
-    return list(walk(baseline.provenance.identity, candidate.provenance.identity, ""))
+    one, other = (record.provenance.engine.get("driver") for record in (baseline, candidate))
+    # On a CPU there is none, and Records of earlier versions do not hold it.
+    drivers = walk(one, other, "device.driver") if one and other and "device" not in may_differ else ()
+    return [*walk(baseline.provenance.identity, candidate.provenance.identity, ""), *drivers]
 
 
 def asked_unlike(baseline: Record, candidate: Record, may_differ: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -52,6 +52,8 @@ class EngineFacts(BaseModel):
     """What vLLM found taken outside torch's allocator (CUDA context, libraries), GiB."""
     start_s: float
     """Seconds from the start of the process until it was healthy."""
+    driver: str | None = None
+    """Version of the device's driver; None on a CPU, or where NVML does not tell."""
     warnings: list[str] = []
     """Log lines that mean the checkpoint was not loaded as it is."""
     reasons: dict[str, str] = {}
@@ -366,6 +368,7 @@ def read_facts(text: str, given: list[str], start_s: float) -> EngineFacts:
         vllm=environments.serve().version("vllm") or "unknown",
         arguments=given,
         start_s=round(start_s, 2),
+        driver=device.describe().get("driver"),
         kernel=kernel[-1] if kernel else None,
         weights_gib=float(weights[1]) if weights else None,
         kv_cache_tokens=int(tokens[1].replace(",", "")) if tokens else None,

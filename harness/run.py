@@ -10,10 +10,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from harness import build, elsewhere, files, measure
+from harness import build, elsewhere, files, measure, remote
 from harness.errors import Fault, Refused
 from harness.executors import Executor, Task, executor
-from harness.groups import Chain, chains
+from harness.groups import Chain, chains, store_of
 from harness.measure import is_done
 from harness.plan import Plan, PlannedVariant, make_plan
 from harness.progress import Reporter
@@ -36,7 +36,8 @@ def run_suite(
     """
     with executor(suite) as where:
         plan = make_plan(suite, checkpoints, only)
-        Refused.if_any([*folder.faults(), *plan.faults, *placing_faults(plan, folder, checkpoints, where)])
+        Refused.if_any([*folder.faults(), *plan.faults, *placing_faults(plan, folder, checkpoints, where, fresh)])
+        folder = remote.of_run(folder, store_of(suite))
         report.stage("checking the documents")
         Refused.if_any(preflight(plan, folder, fresh, report.line))
         with _writing(folder, where.shares, fresh, report):
@@ -75,7 +76,15 @@ def _carry_out(
     folder.write(run_facts(plan, folder.read()))
     for variant in plan.variants:
         elsewhere.take_over(variant.path, variant.taken, folder) if variant.taken else None
-    return plan, failures + finish(measuring(plan, folder, where), where, report)
+    tasks = measuring(plan, folder, where)
+    if isinstance(folder, remote.Mirrored):
+        report.stage(f"sending checkpoints to {store_of(plan.suite)}")
+        remote.send([task.given for task in tasks], folder)
+    failures += finish(tasks, where, report)
+    for cell in plan.cells:
+        if cell.identity is not None:
+            folder.record(cell.id.key)  # from a store they come when they are asked for
+    return plan, failures
 
 
 def build_variants(
@@ -112,15 +121,27 @@ def finish(tasks: list[Task], where: Executor, report: Reporter) -> list[str]:
     return failures
 
 
-def placing_faults(plan: Plan, folder: RunFolder, checkpoints: Path, where: Executor) -> list[Fault]:
+def placing_faults(plan: Plan, folder: RunFolder, checkpoints: Path, where: Executor, fresh: bool = False) -> list[Fault]:
     """Why the executor cannot do it: tasks larger than any machine, folders that its machines do not see."""
     if plan.faults:
         return []
     unbuilt = build.tasks(plan, plan.to_build(), folder.logs, where)
     cells = [cell for cell in plan.cells if not cell.taken]
     measured = [_task(chain) for chain in chains(plan, cells, folder.path, where.slots > 1)]
+    found = [
+        Fault("engine.port", "is one port for engines that run side by side", "leave it out for free ones")
+        for name in plan.suite.variants
+        if where.slots > 1 and plan.suite.engine_of(name).port
+    ]
+    if store_of(plan.suite):
+        if unbuilt:
+            right = "build them where you are first: python -m harness quantize SUITE --executor local"
+            found.append(Fault("cluster.store", f"{len(plan.to_build())} variants are not built", right))
+        if fresh:
+            found.append(Fault("--fresh", "keeps no Run of a store aside", "name another folder with --output"))
+        return [*found, *where.faults(measured), *where.unseen([], [])]
     read = [plan.source / "config.json", *(v.path / "config.json" for v in plan.variants if v.built and v.origin != "run")]
-    return [*where.faults([*unbuilt, *measured]), *where.unseen([folder.path, checkpoints], read)]
+    return [*found, *where.faults([*unbuilt, *measured]), *where.unseen([folder.path, checkpoints], read)]
 
 
 def preflight(plan: Plan, folder: RunFolder, fresh: bool = False, tell: Callable[[str], None] = print) -> list[Fault]:

@@ -28,6 +28,9 @@ from harness.record import Noun, Question, Record, Row, Sample
 Kind = TypeVar("Kind", bound=Noun)
 _row = msgspec.json.Decoder(Row)
 
+KEPT = 4096
+"""Records held in memory, about 10 kB each: a Run of any size is listed in as much."""
+
 
 class RunFolder:
     """Reads and writes one Run. Makes the folder only when something is written."""
@@ -79,6 +82,8 @@ class RunFolder:
         """
         state = self.state(key)
         if self._known.get(key, (None,))[0] != state:
+            if len(self._known) >= KEPT:
+                del self._known[next(iter(self._known))]
             self._known[key] = state, self._record(key)
         return self._known[key][1]
 

@@ -217,6 +217,8 @@ class Cluster(Strict):
     """Where Ray's head listens, `host:port`; `auto` is the cluster this machine belongs to, or $RAY_ADDRESS."""
     device: str | None = None
     """Part of the name of the device to measure on, its driver included, where a cluster has several kinds."""
+    store: str | None = None
+    """An address that every machine reaches by fsspec (`s3://bucket/folder`), where they share no folder."""
     beside: bool = False
     """Speed Cells may share their machine with other work. Needs processor cores to spare for every card."""
     retries: int = Field(default=3, ge=0)

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tracemalloc
+from pathlib import Path
 
 import numpy as np
 
-from harness import compare, pairing, stats
+from harness import compare, environments, pairing, stats
 from harness.compare import Arms
+from harness.plan import Plan, make_plan
+from harness.progress import Reporter
+from harness.run import run_facts, run_suite
 from harness.store import RunFolder
+from harness.suite import Suite
 from reports import html
-from tests.conftest import ROOT
+from tests.conftest import ROOT, record, sample
 from tests.runs import big_run
 
 
@@ -61,3 +67,52 @@ def test_comparison_of_5_000_samples(benchmark, tmp_path):
         return compare.compare_pairs("task0", Arms("bf16", "int4-1"), pairing.paired(*cells, "task0")).n
 
     assert benchmark(compared) == 5_000
+
+
+def many_cells(source: Path, variants: int, trials: int) -> Suite:
+    """variants x 4 loads x trials Cells."""
+    load = {"loads": {"text": {"images": 0, "input_len": 8, "output_len": 8}}, "concurrency": [1, 2, 4, 8], "trials": trials}
+    named = {"bf16": {}} | {f"again-{i}": {"repeat": i} for i in range(1, variants)}
+    return Suite.model_validate({"name": "s", "model": str(source), "variants": named, "workloads": {"latency": load}})
+
+
+def measured(folder: RunFolder, plan: Plan, rows: int = 0) -> RunFolder:
+    """A Record for each Cell of a plan."""
+    made = record("a", "k")
+    for cell in plan.cells:
+        provenance = made.provenance.model_copy(update={"identity": cell.identity})
+        one = made.model_copy(update={"cell": cell.id, "provenance": provenance})
+        folder.add(one, [sample(str(i), 1.0) for i in range(rows)])
+    return folder
+
+
+def test_plan_of_1_000_cells(benchmark, checkpoint, tmp_path):
+    """As in a fresh process, which has not looked for the installed versions yet; the checkpoint is hashed already."""
+    suite = many_cells(checkpoint, 10, 25)
+    make_plan(suite, tmp_path)
+
+    def plan() -> list[str]:
+        environments._installed.cache_clear()
+        return [cell.id.key for cell in make_plan(suite, tmp_path).cells]
+
+    assert len(set(benchmark(plan))) == 1000
+
+
+def test_resume_of_1_000_cells_with_nothing_to_do(benchmark, checkpoint, tmp_path):
+    suite = many_cells(checkpoint, 10, 25)
+    measured(RunFolder(tmp_path / "run"), make_plan(suite, tmp_path), rows=20)
+
+    def resume() -> list[str]:
+        return run_suite(suite, RunFolder(tmp_path / "run"), tmp_path, Reporter())[1]
+
+    assert benchmark.pedantic(resume, rounds=3) == []
+
+
+def test_listing_10_000_cells(benchmark, checkpoint, tmp_path):
+    plan = make_plan(many_cells(checkpoint, 100, 25), tmp_path)
+    measured(RunFolder(tmp_path / "run"), plan).write(run_facts(plan, {}))
+    del plan
+    tracemalloc.start()
+    assert benchmark.pedantic(lambda: sum(1 for _ in RunFolder(tmp_path / "run").records()), rounds=1) == 10_000
+    assert tracemalloc.get_traced_memory()[1] < 64e6
+    tracemalloc.stop()

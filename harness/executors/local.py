@@ -31,7 +31,9 @@ class Local:
 
     def __enter__(self) -> Local:
         if self._cards is None:
-            self._cards = [] if environments.is_cpu() else [card.uuid for card in device.cards()[0]]
+            found = () if environments.is_cpu() else device.cards()[0]
+            # Figures of two models do not compare: those like the first, which the plan is made for.
+            self._cards = [card.uuid for card in found if card.name == found[0].name]
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:

@@ -10,6 +10,7 @@ import os
 import socket
 import sys
 import tempfile
+import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partialmethod
@@ -103,8 +104,8 @@ class Ray:
         """What each machine answers. Raises Refused when one does not."""
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-        asking = self.ray.remote(num_cpus=0, max_calls=1, max_retries=1)(_there)
-        here = _place()
+        asking = self.ray.remote(num_cpus=0, max_retries=1)(_there)
+        here = _place(not self.cluster.store)
         asked = [
             asking.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)).remote(
                 here, question, given
@@ -127,9 +128,11 @@ class Ray:
 
     def told(self) -> str:
         count = "" if environments.is_cpu() else f", {self.slots} GPUs"
-        return f"the Ray cluster at {self.cluster.address}, {len(self.kind.nodes)} machines with {self.kind}{count}"
+        return f"the Ray cluster at {self.cluster.address}, {len(self.kind.nodes)} × {self.kind}{count}"
 
     def unseen(self, written: Sequence[Path], read: Sequence[Path]) -> list[Fault]:
+        if self.cluster.store:
+            return self._unreached(self.cluster.store)
         with contextlib.ExitStack() as stack:
             wanted = {str(path.absolute()): path for path in read}
             for path in written:
@@ -145,6 +148,27 @@ class Ray:
                 what = f"is not seen by {len(blind)} of {len(seen)} machines (first: {blind[0]})"
                 found.append(Fault(files.shown(path), what, "use a folder that all machines share"))
         return found
+
+    def _unreached(self, store: str) -> list[Fault]:
+        """As `unseen`, of a store: what was written here just now must be there for everyone."""
+        mark = f"{store.rstrip('/')}/.seen-{uuid.uuid4().hex}"
+        try:
+            system, path = _store(mark)
+            system.makedirs(path.rpartition("/")[0], exist_ok=True)
+            system.pipe_file(path, b"")
+            try:
+                seen = self._ask(self.kind.nodes, _reach, mark)
+            finally:
+                system.rm_file(path)
+        except (OSError, ValueError, ImportError) as error:
+            return [
+                Fault("cluster.store", f"{store} cannot be written: {error}", "an address that fsspec knows, and its client")
+            ]
+        blind = [n["NodeManagerAddress"] for n, sees in zip(self.kind.nodes, seen, strict=True) if not sees]
+        what = f"{store} is not seen by {len(blind)} of {len(seen)} machines (first: {blind[0] if blind else ''})"
+        return (
+            [Fault("cluster.store", what, "an address that is the same for all, such as s3://bucket/folder")] if blind else []
+        )
 
     def faults(self, tasks: Sequence[Task]) -> list[Fault]:
         found = []
@@ -184,13 +208,13 @@ class Ray:
             num_gpus=0 if environments.is_cpu() else task.gpus,
             num_cpus=self._cores(task),
             memory=task.memory,
-            # A process a task: no device memory, no cached fact and no thread of one reaches the next.
+            # Its process ends with it: no device memory, no cached fact and no thread of one task reaches the next.
             max_calls=1,
             max_retries=self.cluster.retries,
             label_selector={"ray.io/node-id": f"in({ids})"},
             scheduling_strategy="SPREAD",
         )(_there)
-        return made.options(name=task.name).remote(_place(), _work, (task.work, task.given))
+        return made.options(name=task.name).remote(_place(not self.cluster.store), _work, (task.work, task.given))
 
     def _cores(self, task: Task) -> float:
         """Processor cores to ask for: all of a machine for what must be alone on it, and on a CPU for everything."""
@@ -254,14 +278,15 @@ def _connect(ray: Any, address: str) -> None:
 # -- on the other machine ----------------------------------------------------------------------------------------------
 
 
-def _place() -> dict[str, Any]:
-    """What a process elsewhere must take over from this one: the folder, and some of the environment."""
-    return {"folder": str(Path.cwd()), "variables": passed_on()}
+def _place(shared: bool) -> dict[str, Any]:
+    """What a process elsewhere must take over from this one: the folder, where it is shared, and some of the environment."""
+    return {"folder": str(Path.cwd()) if shared else None, "variables": passed_on()}
 
 
 def _there(place: dict[str, Any], question: Any, given: Sequence[Any]) -> Any:
-    """Runs in a worker of Ray's, which is a process of its own: see max_calls."""
-    os.chdir(place["folder"])
+    """Runs in a worker of Ray's."""
+    if place["folder"]:
+        os.chdir(place["folder"])
     os.environ.update(place["variables"])
     # Compiled kernels are written while others read them: on a disk of this machine, never on a home that all share.
     caches = Path(tempfile.gettempdir()) / f"vl-harness-{os.getuid()}"
@@ -279,13 +304,30 @@ def _without_bars() -> None:
 
 
 def _describe() -> dict[str, Any]:
-    # Ray hides the cards from a task that asks for none.
-    os.environ.pop("CUDA_VISIBLE_DEVICES", None)
-    return device.describe_here()
+    # Ray hides the cards from a task that asks for none; whatever runs in this process later sees its own.
+    hidden = os.environ.pop("CUDA_VISIBLE_DEVICES", None)
+    try:
+        return device.describe_here()
+    finally:
+        device.describe_here.cache_clear()
+        device.cards.cache_clear()
+        if hidden is not None:
+            os.environ["CUDA_VISIBLE_DEVICES"] = hidden
 
 
 def _exist(paths: Sequence[str]) -> list[bool]:
     return [Path(path).exists() for path in paths]
+
+
+def _store(address: str) -> Any:
+    from fsspec.core import url_to_fs
+
+    return url_to_fs(address)
+
+
+def _reach(address: str) -> bool:
+    system, path = _store(address)
+    return bool(system.exists(path))
 
 
 def _work(work: Any, given: Any) -> Outcome:

@@ -13,10 +13,11 @@ import sys
 import time
 from pathlib import Path
 
-from harness import cli, files, measure, run, workloads
+from harness import cli, engine, environments, files, measure, run, workloads
 from harness.engine import EngineFacts
 from harness.executors import Outcome
 from harness.groups import Chain, Group
+from harness.plan import PlannedCell
 from harness.progress import Reporter
 from harness.record import Metric, Sample, TokenScores
 from harness.store import RunFolder
@@ -39,18 +40,26 @@ def group(given: Chain, one: Group, folder: RunFolder, report: Reporter) -> Outc
     if slow := float(setting("FSYNC_S", "0")):
         files.os.fsync = lambda _: time.sleep(slow)  # type: ignore[attr-defined]
     report.line(f"stand-in serves {one.variant.name}")
-    for cell in one.cells:
-        with Path(setting("JOURNAL")).open("a") as journal:
-            journal.write(f"began {cell.label} {os.getpid()}\n")
-        while setting("HOLD") == one.variant.name and not Path(setting("GO")).exists():
-            time.sleep(0.05)
-        time.sleep(float(setting("S", "0")))
-        measured = workloads.Measurement({"score": Metric(value=1.0, unit="share", n=2, stderr=0.1)})
-        record = measure._record(one, cell, EngineFacts(vllm="0", arguments=[], start_s=0), "done", None, measured)
-        folder.add(record, answers() if cell.workload == "accuracy" else [TOKENS])
-        with Path(setting("JOURNAL")).open("a") as journal:
-            journal.write(f"ended {cell.label} {os.getpid()}\n")
+    # As an engine is started, so that whoever ends this process must end it too.
+    process = environments.serve().start(["-c", "import time; time.sleep(600)"])
+    try:
+        for cell in one.cells:
+            _write("began", cell)
+            while setting("HOLD") == one.variant.name and not Path(setting("GO")).exists():
+                time.sleep(0.05)
+            time.sleep(float(setting("S", "0")))
+            measured = workloads.Measurement({"score": Metric(value=1.0, unit="share", n=2, stderr=0.1)})
+            record = measure._record(one, cell, EngineFacts(vllm="0", arguments=[], start_s=0), "done", None, measured)
+            folder.add(record, answers() if cell.workload == "accuracy" else [TOKENS])
+            _write("ended", cell)
+    finally:
+        engine.stop(process)
     return Outcome()
+
+
+def _write(what: str, cell: PlannedCell) -> None:
+    with Path(setting("JOURNAL")).open("a") as journal:
+        journal.write(f"{what} {cell.label} {os.getpid()}\n")
 
 
 if __name__ == "__main__":
