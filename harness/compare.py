@@ -132,7 +132,7 @@ def compare_pairs(task: str, arms: Arms, pairs: Pairs[Sampled], noise: bool = Fa
 
 
 def _examples(pairs: Pairs[Sampled]) -> tuple[Lost, ...]:
-    worse = itertools.islice(((a, b) for a, b in pairs if a.score > b.score), EXAMPLES)
+    worse = itertools.islice(((a, b) for a, b in zip(*pairs.rows, strict=True) if a.score > b.score), EXAMPLES)
     return tuple(Lost(a.doc_id, a.image_hash, a.target, a.answer, b.answer) for a, b in worse)
 
 

@@ -186,7 +186,7 @@ def _whole(path: Path, record: Record) -> bool:
 def _state(path: str) -> tuple[int, ...]:
     """What changes when a file is written anew; empty when it is not there."""
     try:
-        found = os.stat(path)
+        found = os.stat(path)  # noqa: PTH116
     except OSError:
         return ()
     return found.st_mtime_ns, found.st_size, found.st_ino
