@@ -19,6 +19,7 @@ from harness.errors import Fault, NotDone, OneArm, Refused, Unlike
 from harness.health import Health
 from harness.kept import Kept
 from harness.pairing import Pairs, Sampled, Tally, paired
+from harness.parallel import spread
 from harness.record import Record
 from harness.store import RunFolder
 
@@ -30,6 +31,8 @@ ELSEWHERE = ("device", "engine.tensor_parallel_size")
 """What may differ too where an arm was taken over from another Run; it is told beside the figures."""
 ALL = "all"
 """The name of the total over all tasks."""
+MANY = 500_000
+"""Above so many samples the cores share the work; below, it takes less time than it saves."""
 EXAMPLES = 24
 """How many of a Cell's lost documents a Comparison names."""
 
@@ -148,7 +151,7 @@ def compare_pairs(task: str, arms: Arms, pairs: Pairs[Sampled], noise: bool = Fa
 
 
 def _examples(pairs: Pairs[Sampled]) -> tuple[Lost, ...]:
-    worse = itertools.islice(((a, b) for a, b in pairs if a.score > b.score), EXAMPLES)
+    worse = itertools.islice(((a, b) for a, b in zip(*pairs.rows, strict=True) if a.score > b.score), EXAMPLES)
     return tuple(Lost(a.doc_id, a.image_hash, a.target, a.answer, b.answer) for a, b in worse)
 
 
@@ -211,8 +214,7 @@ def compare_arms(
 ) -> list[tuple[list[Comparison], list[Fault]]]:
     """Pairs of variants (baseline, candidate, and what they are called), each as in `compare_run`.
 
-    What came out is kept in the cache folder until a Record, a samples file or the code that compares changes. What is not
-    there is computed task by task, for all pairs at once: a baseline's samples are read once, and held for one task only.
+    What came out is kept in the cache folder until a Record, a samples file or the code that compares changes.
     """
     of = _accuracy_records(run for *both, _ in sides for run, _ in both)
     pairs, keeps = [], []
@@ -224,12 +226,11 @@ def compare_arms(
         keeps.append(Kept(json.dumps([name, list(may_differ), anyway]), state, OUTCOME))
     outcomes = [keep.find() for keep in keeps]
     missing = [pair for pair, outcome in zip(pairs, outcomes, strict=True) if outcome is None]
-    for task in dict.fromkeys(task for pair in missing for task in pair.records[0]):
-        for pair in missing:
-            pair.compare(task)
+    many = sum(pair.samples for pair in missing) > MANY
+    made = iter(spread(_outcomes, missing) if many else _outcomes(missing))
     told = []
-    for pair, keep, outcome in zip(pairs, keeps, outcomes, strict=True):
-        outcome = outcome or keep.keep(pair.outcome())
+    for keep, outcome in zip(keeps, outcomes, strict=True):
+        outcome = outcome or keep.keep(next(made))
         told.append((outcome.comparisons, [KINDS[kind](where, what, right) for kind, where, what, right in outcome.faults]))
     return told
 
@@ -242,6 +243,14 @@ def _accuracy_records(runs: Iterable[RunFolder]) -> dict[tuple[int, str], dict[s
             if one.cell.workload == "accuracy":
                 found[number, one.cell.variant][one.cell.point["task"]] = one
     return found
+
+
+def _outcomes(pairs: Sequence[_Comparing]) -> list[Outcome]:
+    """Compare every pair on one task, then on the next: a baseline's samples are read once, and held for one task only."""
+    for task in dict.fromkeys(task for pair in pairs for task in pair.records[0]):
+        for pair in pairs:
+            pair.compare(task)
+    return [pair.outcome() for pair in pairs]
 
 
 KINDS = {kind.__name__: kind for kind in (Fault, Unlike, NotDone, OneArm)}
@@ -292,6 +301,11 @@ class _Comparing:
             for task in dict.fromkeys([*before, *after])
             if (task in before) != (task in after)
         ]
+
+    @property
+    def samples(self) -> int:
+        """How many rows there are to pair."""
+        return sum(record.samples for record in self.records[1].values())
 
     def state(self) -> list[Any]:
         """All of the two Runs that can change the outcome."""

@@ -99,8 +99,15 @@ class Source:
 
     def overall(self, variant: str) -> Comparison | None:
         """A candidate's comparison over all its tasks: the total, or the only task's."""
-        mine = [c for c in self.accuracy if c.candidate == variant]
+        mine = self._of_candidate[variant]
         return next((c for c in mine if c.total), mine[0] if len(mine) == 1 else None)
+
+    @cached_property
+    def _of_candidate(self) -> dict[str, list[Comparison]]:
+        found: dict[str, list[Comparison]] = defaultdict(list)
+        for comparison in self.accuracy:
+            found[comparison.candidate].append(comparison)
+        return found
 
     def unfinished(self, variant: str | None = None, workloads: Iterable[str] = ()) -> list[Record]:
         """Cells that failed or are invalid."""

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import resource
+import shutil
 import subprocess
 import sys
 import tracemalloc
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from harness import compare, environments, pairing, stats
 from harness.compare import Arms
@@ -16,7 +19,6 @@ from harness.progress import Reporter
 from harness.run import run_facts, run_suite
 from harness.store import RunFolder
 from harness.suite import Suite
-from reports import html
 from tests.conftest import ROOT, record, sample
 from tests.runs import big_run
 
@@ -51,11 +53,28 @@ def test_help(benchmark):
     assert benchmark(run) == 0
 
 
-def test_report_of_1_000_cells_of_5_000_samples(benchmark, tmp_path):
-    """The second report of a Run: the first (`run` prints it) compares 5 million samples, which takes longer."""
-    run = big_run(tmp_path / "r", variants=50, tasks=20, samples=5_000)
-    html.page(run)
-    assert "int4-49" in benchmark.pedantic(lambda: html.page(RunFolder(run.path)), rounds=3)
+@pytest.fixture(scope="module")
+def thousand_cells(tmp_path_factory):
+    """1,000 Cells of 5,000 samples."""
+    return big_run(tmp_path_factory.mktemp("big") / "r", variants=50, tasks=20, samples=5_000).path
+
+
+@pytest.mark.parametrize("which", ["first", "second"])
+def test_report_of_1_000_cells_of_5_000_samples(benchmark, thousand_cells, tmp_path, monkeypatch, which):
+    """As a command. The first report compares 5 million samples, the second finds the comparisons kept."""
+    monkeypatch.setenv("HARNESS_CACHE", str(tmp_path / "cache"))
+    command = [sys.executable, "-m", "harness", "report", str(thousand_cells), "--html", str(tmp_path / "page.html")]
+
+    def report() -> None:
+        subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+
+    if which == "second":
+        report()
+    setup = (lambda: shutil.rmtree(tmp_path / "cache", ignore_errors=True)) if which == "first" else None
+    benchmark.pedantic(report, setup=setup, rounds=3)
+    assert "int4-49" in (tmp_path / "page.html").read_text(encoding="utf-8")
+    # Of the processes that have ended: the largest of all of them, in kB.
+    benchmark.extra_info["peak_mib"] = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss // 1024
 
 
 def test_comparison_of_5_000_samples(benchmark, tmp_path):

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import random
+from collections import Counter, defaultdict
+
 import pytest
 
-from harness import compare, pairing
+from harness import compare, health, pairing, stats
 from harness.compare import Arms, compare_pairs, compare_run, unlike
 from harness.errors import Refused
 from harness.pairing import Baseline, pair
@@ -156,3 +159,39 @@ def test_only_lines_that_differ_are_read(tmp_path):
     run.samples_path("2").write_text('{"doc_id": 3}\n{}\n', encoding="utf-8")
     with pytest.raises(Refused, match="holds a line that is no Sample"):
         pairing.paired((run, "1"), (run, "2"), "t")
+
+
+def test_what_a_candidate_changed_gives_what_counting_everything_gives(tmp_path):
+    """Scores between 0 and 1, documents on one picture in two tasks, another order of lines, a document not asked."""
+    draw = random.Random(0)
+    records, groups, total = [], defaultdict(lambda: [0.0, 0.0, 0]), defaultdict(list)
+    for task in "tu":
+        arms = {"a": [], "b": []}
+        for i in range(60):
+            scores = [draw.choice([0.0, 0.3, 1.0]) for _ in range(2)] if i % 3 == 0 else [1.0, 1.0]
+            picture = f"picture {i % 7}" if i % 2 else ""
+            for (name, rows), score in zip(arms.items(), scores, strict=True):
+                finish = "not asked" if i == 9 and name == "b" else "stop"
+                rows.append(sample(str(i), score, f"{score}", target=str(i), image_hash=picture, finish_reason=finish))
+                total[name].append(rows[-1])
+            group = groups[picture or (task, i)]
+            group[:] = group[0] + scores[0], group[1] + scores[1], group[2] + 1
+        records.append((record("a", f"a{task}", task), arms["a"]))
+        records.append((record("b", f"b{task}", task), arms["b"] if task == "t" else arms["b"][::-1]))
+    found = compare_run(run_of(tmp_path, *records), "a")[0][-1]
+    difference, recovery = stats.bootstrap(Counter((round(a, 9), round(b, 9), n) for a, b, n in groups.values()))
+    for mine, whole in ((found.difference, difference), (found.recovery, recovery)):
+        assert mine.value == pytest.approx(whole.value)
+        assert mine.low <= whole.low + 0.005 and mine.high >= whole.high - 0.005
+    assert found.clusters == len(groups) and found.n == 120
+    assert found.candidate_health == health.health_of(total["b"]) and found.baseline_health == health.health_of(total["a"])
+
+
+def test_many_samples_are_shared_out_and_come_to_the_same(tmp_path, monkeypatch):
+    base, other = arms(40, 4, 1)
+    rows = [(record("a", "1", "t"), base), *((record(name, name, "t"), other[i:] + other[:i]) for i, name in enumerate("bcd"))]
+    run = run_of(tmp_path, *rows)
+    alone = compare_run(run, "a")
+    monkeypatch.setattr(compare, "MANY", 0)
+    monkeypatch.setenv("HARNESS_CACHE", str(tmp_path / "other"))
+    assert compare_run(run, "a") == alone and [c.candidate for c in alone[0]] == ["b", "c", "d"]

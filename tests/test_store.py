@@ -70,6 +70,15 @@ def test_a_record_without_all_of_its_samples_is_measured_again(tmp_path):
     assert run.record("k") is None
 
 
+def test_samples_of_another_size_are_whole_when_there_are_as_many(tmp_path):
+    run = RunFolder(tmp_path / "r")
+    made = run.add(record("a", "k"), [sample("1", 1.0), sample("2", 0.0)])
+    path = run.samples_path("k")
+    assert made.samples_bytes == path.stat().st_size
+    path.write_text(path.read_text().replace("\n", " \n"))
+    assert run.record("k") == made
+
+
 def test_a_folder_of_other_things_is_never_taken_over(tmp_path):
     (tmp_path / "thesis.txt").write_text("mine")
     assert "holds other files (thesis.txt)" in str(RunFolder(tmp_path).faults()[0])
