@@ -209,6 +209,17 @@ def test_a_folder_that_machines_do_not_see_is_refused(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_store_that_cannot_be_written_or_that_machines_do_not_see_is_refused(tmp_path, monkeypatch):
+    kind = Kind(card(), (node("1"), node("2")))
+    (fault,) = cluster(kind, store="nosuch://x").unseen([], [])
+    assert str(fault).startswith("cluster.store: nosuch://x cannot be written")
+    where = cluster(kind, store=f"file://{tmp_path}/store")
+    monkeypatch.setattr(where, "_ask", lambda nodes, question, mark: [question(mark), False])
+    (fault,) = where.unseen([], [])
+    assert "store is not seen by 1 of 2 machines (first: 10.0.0.2)" in str(fault)
+    assert list((tmp_path / "store").iterdir()) == []
+
+
 @pytest.mark.parametrize(
     ("address", "said"),
     [("127.0.0.1:1", "does not answer"), ("nowhere", "is no address")],

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import os
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -30,6 +31,8 @@ def setting(name: str, otherwise: str = "") -> str:
 
 TOKENS = TokenScores(task="t", doc_id="1", tokens=[1], logprobs=[{1: -0.1, 2: -3.0}], best=[1])
 
+ENGINE = "import time; print('up', flush=True); time.sleep(600)"
+
 
 def answers() -> list[Sample]:
     return [sample(str(i), 1.0) for i in range(int(setting("SAMPLES", "2")))]
@@ -41,7 +44,10 @@ def group(given: Chain, one: Group, folder: RunFolder, report: Reporter) -> Outc
         files.os.fsync = lambda _: time.sleep(slow)  # type: ignore[attr-defined]
     report.line(f"stand-in serves {one.variant.name}")
     # As an engine is started, so that whoever ends this process must end it too.
-    process = environments.serve().start(["-c", "import time; time.sleep(600)"])
+    process = environments.serve().start(
+        ["-c", "import time; print('up', flush=True); time.sleep(600)"], stdout=subprocess.PIPE
+    )
+    assert process.stdout is not None and process.stdout.readline()
     try:
         for cell in one.cells:
             _write("began", cell)
