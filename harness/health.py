@@ -10,8 +10,6 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
-from operator import itemgetter
 
 from harness.record import NOT_ASKED, Row, Sample
 
@@ -75,13 +73,14 @@ class Texts:
         change.subtract(less)
         return Texts(self._counted, self._counted_top, change)
 
-    @cached_property
-    def top(self) -> tuple[str, int]:
-        """The most frequent text and how often it occurs; an empty one, 0 times, when there is none."""
+    def common(self, least: float) -> tuple[str, int]:
+        """The most frequent text and how often it occurs, where that is `least` times or more; else an empty one, 0 times."""
         text, count = self._counted_top
-        if self._change[text] < 0:  # any other text may be the most frequent now
-            return _top(Counter({text: self[text] for text in self._counted.keys() | self._change.keys()}))
-        return max((text, count + self._change[text]), _top(Counter({t: self[t] for t in self._change})), key=itemgetter(1))
+        if count + max([0, *self._change.values()]) < least:  # most often so, and told without a look at the texts
+            return "", 0
+        every = self._counted.keys() | self._change.keys() if self._change[text] < 0 else {text, *self._change}
+        found = _top(Counter({text: self[text] for text in every}))
+        return found if found[1] >= least else ("", 0)
 
 
 def degenerate(samples: Answers) -> str | None:
@@ -161,7 +160,7 @@ class Tally:
         in common: what nearly all documents of all tasks have in common is among them."""
         texts = []
         for each in ([part.answers for part in parts], [part.targets for part in parts]):
-            common = {one.top[0] for one, part in zip(each, parts, strict=True) if one.top[1] >= ONE_ANSWER * part.asked}
+            common = {one.common(ONE_ANSWER * part.asked)[0] for one, part in zip(each, parts, strict=True)}
             texts.append(Texts(Counter({text: sum(one[text] for one in each) for text in common})))
         return cls(
             n=sum(part.n for part in parts),
@@ -180,8 +179,8 @@ class Tally:
             return f"{100 * repeated / n:.0f} % of the answers repeat themselves ({self.loops.most_common(1)[0][0]!r})"
         if n < FEW:
             return None
-        (answer, count), (_, expected) = self.answers.top, self.targets.top
-        if count / n >= ONE_ANSWER and expected / n < ONE_ANSWER:
+        (answer, count), (_, expected) = (texts.common(ONE_ANSWER * n) for texts in (self.answers, self.targets))
+        if count and not expected:
             return f"{100 * count / n:.0f} % of the answers are one and the same ({answer[:20]!r})"
         return None
 

@@ -43,7 +43,7 @@ def test_facts_of_a_cpu_log_are_none_with_a_reason():
     assert "weights_gib" in facts.reasons
     nothing = engine.read_facts("", [], 1.0)
     unknown = {name for name, value in nothing.model_dump().items() if value is None}
-    assert unknown - {"kernel"} == set(nothing.reasons) > {"weights_gib", "kv_cache_tokens"}
+    assert unknown - {"kernel", "driver"} == set(nothing.reasons) > {"weights_gib", "kv_cache_tokens"}
 
 
 def test_weights_that_were_not_loaded_are_kept_as_warnings():

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 
-from harness.health import degenerate, health_of, loops
+from harness.health import Tally, degenerate, health_of, loops
 from tests.conftest import sample
 
 
@@ -39,3 +41,18 @@ def test_documents_that_were_not_asked_are_no_answers():
 def test_health_counts_what_was_cut_and_not_found():
     found = health_of([sample("1", 0, "x", finish_reason="length"), sample("2", 0, "y", parsed=False)])
     assert (found.cut_by_length, found.unparsed, found.degenerate) == (0.5, 0.5, None)
+
+
+def test_counts_that_follow_from_anothers_are_the_counts():
+    """One answer for all before, after, both or neither; few asked; what was the commonest is gone."""
+    draw = random.Random(0)
+    for _ in range(300):
+        arms = []
+        for texts in draw.choices(["A", "B", "AB", "AAAAAAAAAAAAAAAAAAAAAAAAAB", "ABCDEFGH"], k=2):
+            finish = ["stop", "not asked"] if draw.random() < 0.3 else ["stop"]
+            arms.append([sample(str(i), 0, draw.choice(texts), finish_reason=draw.choice(finish)) for i in range(30)])
+        before, after = ([s.model_copy(update={"target": str(i % 3)}) for i, s in enumerate(arm)] for arm in arms)
+        changed = [i for i in range(30) if before[i] != after[i]]
+        tally = Tally.of(before).replaced([before[i] for i in changed], [after[i] for i in changed])
+        assert tally.health() == health_of(after)
+        assert Tally.total([tally, Tally.of(before)]).health() == health_of([*after, *before])

@@ -18,7 +18,7 @@ FEW = (
     "workloads.accuracy.divergence=200",
     "workloads.latency.trials=2",
     "workloads.latency.requests=6",
-    "workloads.throughput.trials=2",
+    "workloads.throughput.trials=1",
     "workloads.throughput.concurrency=[8]",
 )
 
