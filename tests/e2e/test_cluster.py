@@ -159,8 +159,7 @@ def test_a_node_that_dies_costs_its_groups_alone_and_ray_starts_them_elsewhere(d
     deadline = time.monotonic() + 60
     while len(driver.journal("ended")) < 3 and time.monotonic() < deadline:
         time.sleep(0.05)
-    while len(engine := descendants(worker)) < 2 and time.monotonic() < deadline:
-        time.sleep(0.05)
+    engine = descendants(worker)
     assert len(engine) >= 2  # the guard and what it guards
     raylet = int(Path(f"/proc/{worker}/stat").read_text().rpartition(")")[2].split()[1])
     (node,) = (n for n in cluster.worker_nodes if n.all_processes["raylet"][0].process.pid == raylet)
@@ -182,7 +181,7 @@ def test_a_killed_run_takes_its_workers_along_and_goes_on_from_its_records(drive
     while len(driver.journal("ended")) < 3 and time.monotonic() < deadline:
         time.sleep(0.05)
     engine = descendants(worker)
-    assert len(engine) > 2
+    assert len(engine) >= 2  # the guard and what it guards
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     assert gone([worker, *engine], 30)
