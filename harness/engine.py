@@ -82,9 +82,13 @@ class Engine:
         """Process id of the guard; the engine is its descendants."""
         return next(iter(descendants(self._process.pid)), self._process.pid)
 
-    def alive(self) -> bool:
-        """Whether the server process still runs."""
-        return self._process.poll() is None
+    def alive(self, patience_s: float = 0.0) -> bool:
+        """Whether the server process still runs. patience_s: how long one that is about to end is waited for, in seconds."""
+        try:
+            self._process.wait(patience_s)
+        except subprocess.TimeoutExpired:
+            return True
+        return False
 
     def metrics(self) -> dict[str, float]:
         """The server's counters and gauges from /metrics, labels summed, without the `vllm:` prefix.

@@ -24,6 +24,9 @@ from harness.workloads import Measurement, workload
 Each = Callable[[Chain, Group, RunFolder, Reporter], Outcome]
 """Measures one group."""
 
+DYING_S = 5.0
+"""How long after a failed Cell an engine may still end before it is taken for alive, in seconds."""
+
 
 def chain(given: Chain, report: Reporter, each: Each | None = None) -> Outcome:
     """Measure what is missing of a chain and nobody else has in hand. each: in the place of `group`."""
@@ -119,7 +122,8 @@ def group(given: Chain, one: Group, folder: RunFolder, report: Reporter) -> Outc
                 if record.status != "done":
                     failures.append(f"{cell.label} {record.status}: {record.reason}")
                     report.line(f"FAILED {failures[-1]}")
-                if not running.alive():
+                # A server whose processes were just killed refuses requests a moment before it has ended.
+                if not running.alive(DYING_S if record.status == "failed" else 0):
                     failures.append(f"{variant.name}: the engine died; its other Cells were not measured (log: {log})")
                     break
     except CellFailed as error:

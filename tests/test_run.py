@@ -70,7 +70,7 @@ def card(monkeypatch):
     @contextlib.contextmanager
     def serving(checkpoint, settings, log, name, progress=None):
         state.started.append(name.partition("-")[0] if "again" not in name else "again")
-        yield SimpleNamespace(facts=EngineFacts(vllm="0", arguments=[], start_s=1.0), alive=lambda: True)
+        yield SimpleNamespace(facts=EngineFacts(vllm="0", arguments=[], start_s=1.0), alive=lambda *_: True)
         state.held += state.left
 
     monkeypatch.setattr(engine, "serving", serving)
