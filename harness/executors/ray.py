@@ -239,8 +239,7 @@ class Ray:
             return Outcome([f"{task.name} failed: {type(cause or error).__name__}: {line[:300]}"])
         except self.ray.exceptions.RayError as error:
             line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            times = self.cluster.retries + 1
-            return Outcome([f"{task.name} failed: its machine or its process died {times} times: {line[:300]}"])
+            return Outcome([f"{task.name} failed: Ray gave up on it after up to {self.cluster.retries} retries: {line[:200]}"])
 
 
 def _imported() -> Any:
