@@ -84,11 +84,10 @@ class Engine:
 
     def alive(self, patience_s: float = 0.0) -> bool:
         """Whether the server process still runs. patience_s: how long one that is about to end is waited for, in seconds."""
-        try:
-            self._process.wait(patience_s)
-        except subprocess.TimeoutExpired:
-            return True
-        return False
+        if patience_s:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(patience_s)
+        return self._process.poll() is None
 
     def metrics(self) -> dict[str, float]:
         """The server's counters and gauges from /metrics, labels summed, without the `vllm:` prefix.
