@@ -18,6 +18,7 @@ import argparse
 import json
 import os
 import platform
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -70,7 +71,7 @@ def ask_by_hand(checkpoint: Path, folder: Path, limit: int | None) -> None:
     arguments = ["-m", "lm_eval", "run", "--model", "vllm-vlm", "--model_args", given, "--tasks", "demo_vl"]
     arguments += ["--include_path", str(tasks), "--apply_chat_template", "--batch_size", "auto", "--log_samples"]
     arguments += ["--output_path", str(folder / "lm_eval"), *(["--limit", str(limit)] if limit else [])]
-    command(arguments, folder / f"lm_eval-{checkpoint.name}.log", variables())
+    command(arguments, folder / f"lm_eval-{checkpoint.name}.log", variables(folder))
 
 
 def load_by_hand(checkpoint: Path, at_once: int, folder: Path) -> None:
@@ -80,7 +81,7 @@ def load_by_hand(checkpoint: Path, at_once: int, folder: Path) -> None:
     with log.open("wb") as output:
         arguments = ["-m", "vllm.entrypoints.cli.main", "serve", *engine.arguments(checkpoint, settings, "m")]
         process = environments.serve().start(
-            [*arguments, "--port", str(port)], stdout=output, stderr=subprocess.STDOUT, variables=variables()
+            [*arguments, "--port", str(port)], stdout=output, stderr=subprocess.STDOUT, variables=variables(folder)
         )
         try:
             wait(process, port, log)
@@ -91,10 +92,24 @@ def load_by_hand(checkpoint: Path, at_once: int, folder: Path) -> None:
             engine.stop(process)
 
 
-def variables() -> dict[str, str]:
-    """What a careful user sets by hand: as many threads as the harness gives its engines."""
+def variables(folder: Path) -> dict[str, str]:
+    """What a careful user sets by hand: as many threads as the harness gives its engines, and what INT4 needs."""
+    if not environments.is_cpu():
+        return {}
     cpu = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": str(engine.cpu_threads())}
-    return cpu if environments.is_cpu() else {}
+    path = os.pathsep.join((str(stand_ins(folder)), environments.serve().variables()["PYTHONPATH"]))
+    return cpu | {"PYTHONPATH": path}
+
+
+def stand_ins(folder: Path) -> Path:
+    """The harness's help for a processor without AVX-512 as a plug-in of vLLM: it cannot serve INT4 there by itself."""
+    place = folder / "stand_ins"
+    metadata = place / "cpu_without_avx512-0.dist-info"
+    metadata.mkdir(parents=True, exist_ok=True)
+    shutil.copy(environments.SHIMS / "cpu_without_avx512.py", place)
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: cpu_without_avx512\nVersion: 0\n")
+    (metadata / "entry_points.txt").write_text("[vllm.general_plugins]\ncpu_without_avx512 = cpu_without_avx512:install\n")
+    return place
 
 
 class _Server:
