@@ -27,7 +27,7 @@ def main() -> None:
     gpu = sys.argv[1] == "gpu"
     place = "cuda" if gpu else "cpu"
     synchronize = torch.cuda.synchronize if gpu else lambda: None
-    size, side, repeats = (2**30, 8192, 20) if gpu else (2**28, 512, 10)
+    size, side, repeats = (2**30, 8192, 20) if gpu else (2**28, 1024, 10)
     source = torch.zeros(size, dtype=torch.uint8, device=place)
     target = torch.empty_like(source)
     copied = best(lambda: target.copy_(source), repeats, synchronize)
