@@ -8,6 +8,8 @@ by hand: `lm_eval` with its vLLM backend for each variant (it needs `pip install
 harness: `python -m harness run` of a suite with the same questions and points; the INT4 checkpoint is there before, in both.
 overhead: on one engine, the harness's Cell against the bare command with the same arguments, taking turns (A B, B A).
 
+Each side begins with an empty compile cache of vLLM's and keeps its own beside OUT.json; those of a new OUT.json are new.
+
 Each step's seconds go to standard error and into OUT.json as soon as they are known; a step that is there is not repeated.
 Stopping it in whatever way leaves no process behind.
 """
@@ -173,6 +175,14 @@ def step(results: dict[str, Any], kind: str, name: str, do: Callable[[], object]
     print(f"{kind}: {name}: {steps[name]:.1f} s", file=sys.stderr, flush=True)
 
 
+def own_cache(out: Path, side: str) -> None:
+    """One side must not start on what the other has compiled. Inherited by all that is started from here on."""
+    place = out.resolve().with_suffix(f".{side}-cache")
+    if not out.exists():
+        shutil.rmtree(place, ignore_errors=True)
+    os.environ["VLLM_CACHE_ROOT"] = str(place)
+
+
 def int4_checkpoint(checkpoints: Path) -> Path:
     """The suite's INT4 variant, built when it is not there."""
     subprocess.run([sys.executable, "-m", "harness", "quantize", str(SUITE), "--checkpoints", str(checkpoints)], check=True)
@@ -201,6 +211,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         if given.only in (None, "by-hand"):
+            own_cache(given.output, "by-hand")
             for checkpoint, name in ((source, "bf16"), (packed, "int4")):
                 ask = partial(ask_by_hand, checkpoint, folder, given.limit)
                 step(results, "by hand", f"lm_eval {name}", ask, given.output)
@@ -208,6 +219,7 @@ def main() -> None:
                     serve = partial(load_by_hand, checkpoint, n, folder)
                     step(results, "by hand", f"bench {name} {n}", serve, given.output)
         if given.only in (None, "harness"):
+            own_cache(given.output, "harness")
             step(results, "harness", "run", partial(run_harness, folder, given.checkpoints, given.limit), given.output)
         if given.only in (None, "overhead") and "overhead" not in results:
             results["overhead"] = overhead(packed, folder)
