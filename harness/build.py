@@ -96,7 +96,7 @@ def _build(given: Build, report: Reporter) -> list[str]:
                     _event(Event.model_validate_json(line), done, failures, report)
             process.wait()
         finally:
-            engine.stop(process)
+            environments.stop(process)
     for name in wanted:
         if name not in done and name not in failures:
             said = engine.last_error(log.read_text(errors="replace"))

@@ -154,10 +154,8 @@ def _suite_and_folder(given: argparse.Namespace):  # type: ignore[no-untyped-def
 
 
 def _run(given: argparse.Namespace) -> int:
-    from rich.console import Console
-
     from harness import exhibits, files
-    from harness.progress import Reporter
+    from harness.progress import Reporter, results
     from harness.run import run_suite
     from reports import tables
 
@@ -166,7 +164,7 @@ def _run(given: argparse.Namespace) -> int:
         _, failures = run_suite(suite, folder, given.checkpoints, report, given.only, given.fresh)
         report.stage("keeping the questions that were lost")
         exhibits.keep(folder, report.line)
-    tables.show(folder, Console())
+    tables.show(folder, results())
     files.write_text(folder.path / "report.md", tables.markdown(folder))
     print(f"\nRecords and report: {folder.path}; the page: python -m harness report {folder.path} --html", file=sys.stderr)
     for failure in failures:
@@ -175,17 +173,16 @@ def _run(given: argparse.Namespace) -> int:
 
 
 def _plan(given: argparse.Namespace) -> int:
-    from rich.console import Console
-
     from harness.executors import executor
     from harness.plan import make_plan
+    from harness.progress import results
     from harness.run import placing_faults, preflight
     from reports import plan as report
 
     suite, folder = _suite_and_folder(given)
     with executor(suite) as where:
         plan = make_plan(suite, given.checkpoints, given.only)
-        report.show(plan, folder, Console(), where)
+        report.show(plan, folder, results(), where)
         Refused.if_any([*plan.faults, *placing_faults(plan, folder, given.checkpoints, where)] or preflight(plan, folder))
     return 0
 
@@ -211,9 +208,8 @@ def _quantize(given: argparse.Namespace) -> int:
 
 
 def _verify(given: argparse.Namespace) -> int:
-    from rich.console import Console
-
     from harness.plan import checkpoint_faults
+    from harness.progress import results
     from quantize import verify
     from reports import checkpoint as report
 
@@ -225,7 +221,7 @@ def _verify(given: argparse.Namespace) -> int:
     if given.json:
         print(found.model_dump_json(indent=1))
     else:
-        report.show(found, Console())
+        report.show(found, results())
     return 1 if found.faults else 0
 
 
@@ -250,10 +246,8 @@ def _fetch(given: argparse.Namespace) -> int:
 
 
 def _tune(given: argparse.Namespace) -> int:
-    from rich.console import Console
-
     from harness import tune
-    from harness.progress import Reporter
+    from harness.progress import Reporter, results
     from harness.run import run_suite
     from reports import speed
 
@@ -262,7 +256,7 @@ def _tune(given: argparse.Namespace) -> int:
     with Reporter() as report:
         _, failures = run_suite(suite, folder, given.checkpoints, report, given.only)
     comparisons, faults = tune.compare_settings(list(folder.records()), settings)
-    console = Console()
+    console = results()
     console.print(speed.against(comparisons, faults, f"Settings against {settings[0]}").rich())
     console.print(speed.tuned(tune.winners(comparisons)).rich())
     for failure in failures:

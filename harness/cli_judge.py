@@ -46,15 +46,9 @@ def add(verbs: Any) -> None:
     bring.set_defaults(do=_import)
 
 
-def _console() -> Any:
-    """A log has no width of its own, and 80 columns would break every cell into pieces."""
-    from rich.console import Console
-
-    return Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 220)
-
-
 def _compare(given: argparse.Namespace) -> int:
     from harness.pairs import compare_all
+    from harness.progress import results
     from harness.store import RunFolder
     from reports import speed, tables
 
@@ -76,7 +70,7 @@ def _compare(given: argparse.Namespace) -> int:
         for warning in warnings:
             print(warning)
         for table in shown:
-            _console().print(table.rich())
+            results().print(table.rich())
     return 0
 
 
@@ -86,6 +80,7 @@ def _gate(given: argparse.Namespace) -> int:
     from harness.compare_speed import compare_speed, crossovers
     from harness.gate import judge, outcome, status
     from harness.policy import Policy, load_policy
+    from harness.progress import results
     from harness.store import RunFolder
     from reports import ci, verdicts
 
@@ -96,7 +91,7 @@ def _gate(given: argparse.Namespace) -> int:
     found = judge(run, policy, earlier)
     crossings = crossovers(compare_speed(run, facts["baseline"])[0])
     name = str(facts["suite"].get("name", run.path.name))
-    _console().print(verdicts.table(found, crossings).rich())
+    results().print(verdicts.table(found, crossings).rich())
     records = list(run.records())
     if given.junit:
         files.write_text(given.junit, ci.junit(name, found))

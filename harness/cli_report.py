@@ -53,8 +53,7 @@ def _report(given: argparse.Namespace) -> int:
 
 
 def _print(given: argparse.Namespace, run: Any) -> int:
-    from rich.console import Console
-
+    from harness.progress import results
     from reports import tables
 
     if given.markdown and not given.table and given.lang == "en":
@@ -65,17 +64,16 @@ def _print(given: argparse.Namespace, run: Any) -> int:
         print((tables.as_csv if given.csv else tables.as_json if given.json else tables.as_markdown)(made), end="")
     else:
         for table in made:
-            Console().print(table.rich())
+            results().print(table.rich())
     return 0
 
 
 def _pick(given: argparse.Namespace) -> int:
-    from rich.console import Console
-
+    from harness.progress import results
     from harness.store import RunFolder
     from reports.pick import pick
 
     found = pick(RunFolder.existing(given.run), given.max_weights_gib, given.min_recovery)
-    Console().print(found.table().rich())
+    results().print(found.table().rich())
     print(found.chosen.name if found.chosen else "none")
     return found.status

@@ -17,7 +17,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from harness import device, environments
+from harness import device, environments, spare
 from harness.errors import CellFailed, Fault
 from harness.guard import descendants
 from harness.suite import EngineSettings
@@ -51,7 +51,7 @@ class EngineFacts(BaseModel):
     non_torch_gib: float | None = None
     """What vLLM found taken outside torch's allocator (CUDA context, libraries), GiB."""
     start_s: float
-    """Seconds from the start of the process until it was healthy."""
+    """Seconds of importing vLLM and from there until it was healthy; not what it waited in between (spare.py)."""
     driver: str | None = None
     """Version of the device's driver; None on a CPU, or where NVML does not tell."""
     warnings: list[str] = []
@@ -240,25 +240,20 @@ def serving(
     used_before, _ = device.memory_used(settings.tensor_parallel_size)
     given = arguments(checkpoint, settings, name)
     port = settings.port or free_port()
-    entry = (
-        [str(environments.SHIMS / "vllm_serve.py")] if environments.is_cpu() else ["-m", "vllm.entrypoints.cli.main", "serve"]
-    )
-    started = time.monotonic()
-    with log.open("wb") as output:
-        process = environments.serve().start(
-            [*entry, *given, "--host", "127.0.0.1", "--port", str(port)],
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            variables=variables(settings),
-        )
+    deadline = time.monotonic() + settings.start_timeout_s
+    coming = spare.take(checkpoint, variables(settings))
     try:
-        _wait_until_healthy(process, f"http://127.0.0.1:{port}", name, log, settings.start_timeout_s, progress)
-        facts = read_facts(log.read_text(errors="replace"), given[1:], time.monotonic() - started)
+        _wait_until_imported(coming, log, deadline, settings, progress)
+        begun = time.monotonic()
+        coming.begin([*given, "--host", "127.0.0.1", "--port", str(port)], log)
+        _wait_until_healthy(coming.process, f"http://127.0.0.1:{port}", name, log, deadline, settings, progress)
+        facts = read_facts(log.read_text(errors="replace"), given[1:], time.monotonic() - begun)
         if facts.kernel is None and is_quantized(checkpoint):
             raise CellFailed(f"{checkpoint} is quantized but vLLM named no kernel for its layers; see {log}")
-        yield Engine(f"http://127.0.0.1:{port}", name, facts, process, log, checkpoint, settings)
+        yield Engine(f"http://127.0.0.1:{port}", name, facts, coming.process, log, checkpoint, settings)
     finally:
-        stop(process)
+        coming.forget()
+        environments.stop(coming.process)
         _wait_for_memory(used_before, settings.tensor_parallel_size)
 
 
@@ -273,17 +268,6 @@ def _wait_for_memory(used_before: int | None, cards: int) -> None:
         time.sleep(0.1)
 
 
-def stop(process: subprocess.Popen[bytes]) -> None:
-    """Close the guard's input and wait until it has ended everything."""
-    assert process.stdin is not None
-    process.stdin.close()
-    try:
-        process.wait(timeout=30)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
-
-
 def _get(url: str, timeout_s: float = 10) -> bytes:
     with urllib.request.urlopen(url, timeout=timeout_s) as answer:
         return bytes(answer.read())
@@ -296,29 +280,47 @@ STAGES = (
     ("Starting to load model", "loading weights"),
     ("Initializing a V1 LLM engine", "engine core up"),
     ("Resolved architecture", "model inspected"),
-    ("non-default args", "server imported"),
 )
 
 
+def _wait_until_imported(coming: spare.Spare, log: Path, deadline: float, settings: EngineSettings, progress: Progress) -> None:
+    """Until vLLM is imported. What it printed meanwhile begins the log."""
+    try:
+        while not coming.waits():
+            _still_starting(coming.process, coming.said(), log, deadline, settings)
+            progress("importing vLLM")
+            time.sleep(0.1)
+    finally:
+        log.write_text(coming.said())
+
+
 def _wait_until_healthy(
-    process: subprocess.Popen[bytes], url: str, name: str, log: Path, timeout_s: float, progress: Progress
+    process: subprocess.Popen[bytes],
+    url: str,
+    name: str,
+    log: Path,
+    deadline: float,
+    settings: EngineSettings,
+    progress: Progress,
 ) -> None:
     """Poll until the server of this very process answers under our name."""
-    deadline = time.monotonic() + timeout_s
     while True:
-        if process.poll() is not None:
-            raise CellFailed(
-                f"vllm serve ended with status {process.returncode} while it started: "
-                f"{last_error(log.read_text(errors='replace'))} (whole log: {log})"
-            )
+        text = log.read_text(errors="replace")
+        _still_starting(process, text, log, deadline, settings)
         with contextlib.suppress(OSError, ValueError, KeyError, IndexError):
             if json.loads(_get(f"{url}/v1/models", 5))["data"][0]["id"] == name:
                 return
-        if time.monotonic() > deadline:
-            raise CellFailed(f"vllm serve was not healthy after {timeout_s:g} s (whole log: {log})")
-        text = log.read_text(errors="replace")
-        progress(next((stage for mark, stage in STAGES if mark in text), "importing vLLM"))
+        progress(next((stage for mark, stage in STAGES if mark in text), "server imported"))
         time.sleep(0.25)
+
+
+def _still_starting(process: subprocess.Popen[bytes], said: str, log: Path, deadline: float, settings: EngineSettings) -> None:
+    """Raises CellFailed when a server that is not healthy yet has ended or has had its time."""
+    if process.poll() is not None:
+        what = f"ended with status {process.returncode} while it started: {last_error(said)}"
+        raise CellFailed(f"vllm serve {what} (whole log: {log})")
+    if time.monotonic() > deadline:
+        raise CellFailed(f"vllm serve was not healthy after {settings.start_timeout_s:g} s (whole log: {log})")
 
 
 def last_error(text: str) -> str:
@@ -346,13 +348,17 @@ NOT_LOADED = re.compile(r"Parameter \S+ not found|weights? (were|was) not loaded
 
 
 def read_facts(text: str, given: list[str], start_s: float) -> EngineFacts:
-    """What the server's log tells. Patterns seen in vLLM 0.26 (GPU) and 0.32 (CPU)."""
+    """What the server's log tells. start_s: seconds since vLLM was imported.
+
+    Patterns seen in vLLM 0.26 (GPU) and 0.32 (CPU).
+    """
     weights = re.search(r"Model loading took ([\d.]+) ?GiB", text)
     tokens = re.search(r"KV cache size: ([\d,]+) tokens", text)
     split = re.search(MEMORY_SPLIT, text)
     graphs = re.search(r"Graph capturing finished in [\d.]+ secs?, took ([\d.]+) GiB", text)
     kv_cache = re.search(r"(?:Available KV cache memory:|GiB, reserved) ([\d.]+) GiB", text)
     kernel = re.findall(r"Using (\w*LinearKernel) for CompressedTensorsWNA16", text)
+    imported = re.search(r"vLLM was imported in ([\d.]+) s", text)
     reasons = {}
     if not weights:
         reasons["weights_gib"] = "vLLM's CPU build does not log it" if environments.is_cpu() else "not in the server's log"
@@ -370,7 +376,7 @@ def read_facts(text: str, given: list[str], start_s: float) -> EngineFacts:
     return EngineFacts(
         vllm=environments.serve().version("vllm") or "unknown",
         arguments=given,
-        start_s=round(start_s, 2),
+        start_s=round(start_s + (float(imported[1]) if imported else 0.0), 2),
         driver=device.describe().get("driver"),
         kernel=kernel[-1] if kernel else None,
         weights_gib=float(weights[1]) if weights else None,

@@ -81,6 +81,17 @@ class Environment:
         )
 
 
+def stop(process: subprocess.Popen[bytes]) -> None:
+    """Close the guard's input and wait until it has ended everything that `Environment.start` started."""
+    assert process.stdin is not None
+    process.stdin.close()
+    try:
+        process.wait(timeout=30)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
 @cache
 def _installed(search_path: tuple[str, ...], package: str) -> str | None:
     """Found once: every Cell's key holds versions, and a look takes 2 ms."""

@@ -49,7 +49,7 @@ def rates() -> dict[str, Any]:
         if not line:
             said = process.stderr.read()
     finally:
-        engine.stop(process)
+        environments.stop(process)
     try:
         return dict(json.loads(line))
     except ValueError:

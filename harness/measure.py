@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from harness import engine, environments, remote, room, workloads
+from harness import engine, environments, remote, room, spare, workloads
 from harness.claims import Claims
 from harness.errors import CellFailed
 from harness.executors import Outcome
@@ -43,14 +43,28 @@ def chain(given: Chain, report: Reporter, each: Each | None = None) -> Outcome:
         left = given.only({c.id.key for c in given.cells if c.id.key in mine and not is_done(folder, c.id.key)})
         try:
             if left.groups:
+                make_ready(left)
                 report.stage("measuring what the device can do")
+                spare.settle()
                 workloads.prepare({c.workload for c in left.cells})
             for one in left.groups:
                 outcome = (each or group)(left, one, folder, report)
                 failures, later, holder = failures + outcome.failures, later + outcome.busy, outcome.holder or holder
         finally:
+            spare.close()
             workloads.close()
     return Outcome(failures, [*busy, *later], holder)
+
+
+def make_ready(given: Chain) -> None:
+    """Start the processes that import what the chain's first group needs; they go on by themselves."""
+    spare_for(given, given.groups[0])
+    workloads.start({c.workload for c in given.cells})
+
+
+def spare_for(given: Chain, one: Group) -> None:
+    """Start the process that will be a group's engine."""
+    spare.make(one.variant.path, engine.variables(given.suite.engine_of(one.variant.name)))
 
 
 def _awaited(given: Chain, folder: RunFolder) -> list[str]:
@@ -111,7 +125,12 @@ def group(given: Chain, one: Group, folder: RunFolder, report: Reporter) -> Outc
             lambda stage: report.stage(f"starting vLLM on {variant.name}: {stage}"),
         ) as running:
             report.line(f"vLLM serves {variant.name} after {running.facts.start_s:.1f} s")
+            after = next((g for g in given.groups if g.number > one.number), None)
             for cell in one.cells:
+                if not workloads.beside(cell.workload):
+                    spare.settle()
+                elif after:
+                    spare_for(given, after)
                 if _relative(cell) and not _answered(given, one, folder, running.facts.start_s, report):
                     later.append(cell.id.key)
                     continue
@@ -156,6 +175,9 @@ def _measure(
     report.stage(f"measuring {cell.label}")
     spec = dict(given.suite.workloads.named())[cell.workload]
     kind = workload(cell.workload)
+    if isinstance(kind, workloads.Foreseeing):
+        after = next(iter(one.cells[one.cells.index(cell) + 1 :]), None)
+        kind.following = after.point if after and after.workload == cell.workload else None
     if isinstance(kind, workloads.Relative):
         kind.reference = {t: list(folder.samples(key)) for t, key in given.reference.items() if is_done(folder, key)}
     measured = kind.measure(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -10,6 +11,11 @@ from types import TracebackType
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+
+def results() -> Console:
+    """Standard output for tables. A log has no width of its own, and 80 columns would break every cell into pieces."""
+    return Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 220)
 
 
 class Reporter:

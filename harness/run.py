@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from harness import build, elsewhere, files, measure, remote
+from harness import build, elsewhere, files, measure, remote, spare, workloads
 from harness.errors import Fault, Refused
 from harness.executors import Executor, Task, executor
 from harness.groups import Chain, chains, store_of
@@ -38,10 +38,22 @@ def run_suite(
         plan = make_plan(suite, checkpoints, only)
         Refused.if_any([*folder.faults(), *plan.faults, *placing_faults(plan, folder, checkpoints, where, fresh)])
         folder = remote.of_run(folder, store_of(suite))
-        report.stage("checking the documents")
-        Refused.if_any(preflight(plan, folder, fresh, report.line))
-        with _writing(folder, where.shares, fresh, report):
-            return _carry_out(plan, folder, checkpoints, where, report, only)
+        try:
+            _make_ready(plan, folder, where, fresh)
+            report.stage("checking the documents")
+            Refused.if_any(preflight(plan, folder, fresh, report.line))
+            with _writing(folder, where.shares, fresh, report):
+                return _carry_out(plan, folder, checkpoints, where, report, only)
+        finally:
+            spare.close()
+            workloads.close()
+
+
+def _make_ready(plan: Plan, folder: RunFolder, where: Executor, fresh: bool) -> None:
+    """What is measured in this very process, without a build before, gets its first engine's imports done meanwhile."""
+    if where.here and not plan.to_build():
+        for task in measuring(plan, folder, where, fresh)[:1]:
+            measure.make_ready(task.given)
 
 
 @contextlib.contextmanager
@@ -94,9 +106,10 @@ def build_variants(
     return finish(build.tasks(plan, variants, logs, where, force), where, report)
 
 
-def measuring(plan: Plan, folder: RunFolder, where: Executor) -> list[Task]:
-    """The missing Cells as tasks: on one device one task, on several as groups.chains tells."""
-    missing = [c for c in plan.cells if c.identity is not None and not c.taken and not is_done(folder, c.id.key)]
+def measuring(plan: Plan, folder: RunFolder, where: Executor, fresh: bool = False) -> list[Task]:
+    """The missing Cells as tasks: on one device one task, on several as groups.chains tells. fresh: all are missing."""
+    mine = [c for c in plan.cells if c.identity is not None and not c.taken]
+    missing = [c for c in mine if fresh or not is_done(folder, c.id.key)]
     return [_task(chain) for chain in chains(plan, missing, folder.path, where.slots > 1)]
 
 

@@ -98,6 +98,16 @@ class AccuracySpec(Strict):
     """Examples before the question. Image tasks take none: lm-eval drops the examples' images."""
 
 
+class Sampling(Strict):
+    """How tokens are drawn, as vLLM names it."""
+
+    temperature: float = Field(default=0.7, gt=0)
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    """Only the likeliest tokens that together come to this probability."""
+    top_k: int = Field(default=0, ge=0)
+    """Only so many likeliest tokens; 0: all."""
+
+
 class Traffic(Strict):
     """What the requests of a speed or memory Cell look like; every prompt and every picture is made anew from the seed."""
 
@@ -109,6 +119,8 @@ class Traffic(Strict):
     """Text tokens of a prompt, without the pictures'."""
     output_len: int = Field(default=128, gt=1)
     """Tokens of every answer: the end token is ignored, so that all answers are alike."""
+    sampling: Sampling | None = None
+    """Draw tokens instead of taking the likeliest, to see what that costs."""
 
 
 class LoadSpec(Strict):
@@ -154,12 +166,13 @@ class MemorySpec(Strict):
 class Workloads(Strict):
     """What is measured; a workload that is not named is not run."""
 
+    memory: MemorySpec | None = None
+    """What an engine takes of the device; measured first, when nothing else has been asked of it."""
     accuracy: AccuracySpec | None = None
     latency: LoadSpec | None = None
     """How long one request takes, at few requests at once."""
     throughput: LoadSpec | None = None
     """How much the engine gives, at many requests at once."""
-    memory: MemorySpec | None = None
 
     def named(self) -> Iterator[tuple[str, Any]]:
         """The workloads that are asked for, by name."""

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from harness import engine, environments
+from harness import engine, environments, spare
 from harness.errors import CellFailed
 from harness.suite import EngineSettings
 
@@ -85,21 +85,33 @@ def test_a_gpu_gets_its_memory_settings(tmp_path, monkeypatch):
     assert "--enforce-eager" not in text
 
 
+WAITS = """
+import json, os, sys
+given = json.loads(open(sys.argv[1]).readline())
+log = open(given['log'], 'a')
+os.dup2(log.fileno(), 1), os.dup2(log.fileno(), 2)
+sys.argv = ['vllm', 'serve', *given['arguments']]
+"""
+"""What shims/vllm_serve.py does between importing and serving."""
+
+
 @pytest.fixture
 def stand_in(monkeypatch, tmp_path):
     """Starts a small program in vLLM's place."""
 
-    def use(code: str) -> None:
+    def use(code: str, waits: str = WAITS) -> None:
         shims = tmp_path / "shims"
         shims.mkdir()
-        (shims / "vllm_serve.py").write_text(code)
+        (shims / "vllm_serve.py").write_text(waits + code)
         monkeypatch.setattr(environments, "SHIMS", shims)
 
-    return use
+    yield use
+    spare.close()
 
 
-def test_a_server_that_dies_tells_its_last_error(stand_in, tmp_path):
-    stand_in("raise MemoryError('KV cache does not fit')")
+@pytest.mark.parametrize("waits", ["", WAITS], ids=["while it imports", "while it starts"])
+def test_a_server_that_dies_tells_its_last_error(stand_in, tmp_path, waits):
+    stand_in("raise MemoryError('KV cache does not fit')", waits)
     with (
         pytest.raises(CellFailed, match="ended with status 1 while it started: MemoryError: KV cache does not fit"),
         engine.serving(tmp_path, EngineSettings(), tmp_path / "log", "m"),
@@ -107,8 +119,9 @@ def test_a_server_that_dies_tells_its_last_error(stand_in, tmp_path):
         pass
 
 
-def test_a_server_that_never_answers_is_ended(stand_in, tmp_path):
-    stand_in("import os, time; print('pid', os.getpid(), flush=True); time.sleep(600)")
+@pytest.mark.parametrize("waits", ["", WAITS], ids=["never imported", "never healthy"])
+def test_a_server_that_never_answers_is_ended(stand_in, tmp_path, waits):
+    stand_in("import os, time; print('pid', os.getpid(), flush=True); time.sleep(600)", waits)
     began = time.monotonic()
     with (
         pytest.raises(CellFailed, match=r"not healthy after 1 s"),
@@ -141,6 +154,36 @@ def test_the_server_must_be_ours_and_its_counters_are_summed(stand_in, tmp_path)
     with engine.serving(tmp_path, EngineSettings(), tmp_path / "log", "mine") as running:
         assert running.metrics() == {"prefix_cache_hits_total": 5.0}
         assert running.alive()
+
+
+def test_a_process_made_ahead_becomes_the_engine(stand_in, tmp_path):
+    stand_in(SERVER.replace("NAME", "name"), "import time; time.sleep(0.5)" + WAITS)
+    settings = EngineSettings()
+    spare.make(tmp_path, engine.variables(settings))
+    made = spare._spare
+    spare.make(tmp_path, engine.variables(settings))
+    assert spare._spare is made and not made.waits()
+    spare.settle()
+    assert made.waits()
+    with engine.serving(tmp_path, settings, tmp_path / "log", "mine") as running:
+        assert running._process is made.process and spare._spare is None
+    assert made.ended() and not made._fifo.exists()
+
+
+def test_a_process_made_for_other_variables_or_dead_is_not_taken(stand_in, tmp_path):
+    stand_in(SERVER.replace("NAME", "name"))
+    settings = EngineSettings(env={"VLLM_DISABLED_KERNELS": "MacheteLinearKernel"})
+    spare.make(tmp_path, engine.variables(EngineSettings()))
+    other = spare._spare
+    with engine.serving(tmp_path, settings, tmp_path / "log", "mine") as running:
+        assert running._process is not other.process
+    spare.make(tmp_path, engine.variables(settings))
+    assert other.ended()
+    dead = spare._spare
+    dead.process.kill()
+    dead.process.wait()
+    with engine.serving(tmp_path, settings, tmp_path / "log", "mine") as running:
+        assert running._process is not dead.process
 
 
 def test_somebody_elses_server_is_not_taken_for_ours(stand_in, tmp_path):

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from harness import device, engine, workloads
+from harness import device, engine, measure, workloads
 from harness.engine import EngineFacts
 from harness.record import Metric
 from harness.run import run_suite
@@ -79,6 +79,7 @@ def card(monkeypatch):
     monkeypatch.setattr(device, "holders", lambda: ["python (pid 4711), 9.0 GiB"] if state.held else [])
     monkeypatch.setitem(workloads.WORKLOADS, "memory", f"{__name__}:Measured")
     monkeypatch.setattr(workloads, "prepare", lambda names: None)
+    monkeypatch.setattr(measure, "make_ready", lambda chain: None)
     return state
 
 

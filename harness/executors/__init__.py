@@ -57,6 +57,10 @@ class Executor(Protocol):
     shares: bool
     """Whether several runs may write one folder at once."""
 
+    @property
+    def here(self) -> bool:
+        """Whether tasks run in this very process."""
+
     def __enter__(self) -> Executor:
         """Find the devices; `device.describe` tells of them from now on. Raises Refused where there are none to use."""
 

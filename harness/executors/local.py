@@ -48,6 +48,10 @@ class Local:
     def slots(self) -> int:
         return max(1, len(self.cards))
 
+    @property
+    def here(self) -> bool:
+        return self.slots == 1
+
     def told(self) -> str:
         found = device.describe()
         return f"this machine, {len(self.cards)} × {found['name']}" if len(self.cards) > 1 else f"this machine, {found['name']}"

@@ -51,6 +51,7 @@ class Ray:
     """See executors.Executor."""
 
     shares = True
+    here = False
 
     def __init__(self, cluster: Cluster):
         self.cluster = cluster

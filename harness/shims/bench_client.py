@@ -1,7 +1,8 @@
 """`vllm bench serve` as one long-lived process: vLLM is imported once, then each line of requests is one run of the command.
 
 Usage: bench_client.py FIFO. Requests come from the FIFO and answers go to standard output, JSON a line; what the command
-prints goes to standard error. Requests: {"bench": [ARGUMENT...]} and {"preprocess": {"checkpoint", "size", "repeats"}}.
+prints goes to standard error. Requests: {"bench": [ARGUMENT...]}, {"preprocess": {"checkpoint", "size", "repeats"}} and
+{"ready": null}, which is answered once everything is imported.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ def main() -> None:
     # A vocabulary of 150,000 tokens takes 4 s to load, and a Cell runs the command twice.
     serve.get_tokenizer = functools.cache(serve.get_tokenizer)
 
-    actions: dict[str, Any] = {"bench": bench, "preprocess": preprocess}
+    actions: dict[str, Any] = {"bench": bench, "preprocess": preprocess, "ready": lambda _: {}}
     with open(sys.argv[1], encoding="utf-8") as requests:
         for line in requests:
             ((action, given),) = json.loads(line).items()

@@ -57,10 +57,25 @@ class Relative(Protocol):
 
 
 @runtime_checkable
+class Foreseeing(Protocol):
+    """A workload that prepares the Cell that comes next on the same engine while it measures one."""
+
+    following: dict[str, Any] | None
+    """Its point, or None where the next Cell is another workload's; measure.py fills it before `measure`."""
+
+
+@runtime_checkable
 class Timed(Protocol):
     """A workload whose figure is a time: its arms take turns on one device, and nothing else runs beside them."""
 
     timed: bool
+
+
+@runtime_checkable
+class Beside(Protocol):
+    """A workload whose outcome does not hang on what else the machine does: the next engine may be made ready meanwhile."""
+
+    beside: bool
 
 
 WORKLOADS = {
@@ -84,16 +99,32 @@ def timed(name: str) -> bool:
     return isinstance(workload(name), Timed)
 
 
+def beside(name: str) -> bool:
+    """Whether other work may go on while that workload is measured."""
+    return isinstance(workload(name), Beside)
+
+
+def start(names: Iterable[str]) -> None:
+    """Start the processes that workloads keep between Cells; they get ready by themselves."""
+    if not all(beside(name) for name in names):
+        from harness.workloads import bench_client
+
+        bench_client.shared()
+
+
 def prepare(names: Iterable[str]) -> None:
     """What must be measured before an engine holds the device: its bandwidth and rate, for the workloads that need them."""
     if any(timed(name) for name in names):
         from harness import limits
+        from harness.workloads import bench_client
 
+        bench_client.shared().settle()
         limits.rates()
 
 
 def close() -> None:
-    """End the processes that workloads keep between Cells."""
-    client = sys.modules.get("harness.workloads.bench_client")
-    if client is not None:
-        client.close()
+    """End the processes and threads that workloads keep between Cells."""
+    for name in ("asking", "bench_client"):
+        keeper = sys.modules.get(f"harness.workloads.{name}")
+        if keeper is not None:
+            keeper.close()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,12 @@ from harness.engine import SAMPLING, Engine
 from harness.errors import CellFailed, Fault
 from harness.record import NOT_ASKED, Sample
 from harness.suite import AccuracySpec, EngineSettings
-from harness.workloads import Measurement, Progress, scores
+from harness.workloads import Measurement, Progress, asking, scores
 from harness.workloads.questions import Questions, document_id, load
 
 CLIENT_NEEDS = ("lm_eval", "aiohttp", "requests", "tenacity", "tqdm")
+TICK_S = 0.1
+"""Seconds between two looks at what is being asked."""
 UNPARSED = ("", "[invalid]")
 """What lm-eval's filters leave when they find no answer."""
 NOT_HERE = (
@@ -30,9 +32,12 @@ OTHERS = {"tasks", "include_path", "datasets", "divergence"}
 class Accuracy:
     """One Cell a task."""
 
+    beside = True
+
     def __init__(self) -> None:
         self.warnings: list[Fault] = []
         """After `preflight`: documents that will not be asked and count as wrong."""
+        self.following: dict[str, Any] | None = None
 
     def points(self, spec: AccuracySpec) -> list[dict[str, Any]]:
         return [{"task": task.name} for task in tasks.find(spec.tasks, spec.include_path)]
@@ -87,58 +92,53 @@ class Accuracy:
     def measure(self, engine: Engine, spec: AccuracySpec, point: dict[str, Any], progress: Progress) -> Measurement:
         name = point["task"]
         questions = load(name, spec)
-        documents = list(questions.documents(spec.limit))
-        asked = [index for index, (doc_id, _) in enumerate(documents) if doc_id not in questions.set_aside]
-        before = engine.metrics()
+        documents, asked = _documents(questions, spec)
         try:
-            rows = _ask(engine, questions, spec, name, asked, progress)
+            mine = asking.take(engine, name) or asking.Asking(engine, questions, spec, name, asked)
+            after = self._wait(engine, spec, mine, lambda: progress(mine.answers, len(asked), name))
+            rows = mine.rows()
         except Exception as error:  # the client raises what its libraries raise; whatever it is, this Cell has failed
             state = "" if engine.alive() else f"; the engine died, see {engine.log}"
             raise CellFailed(f"{name}: {type(error).__name__}: {error}{state}") from error
-        after = engine.metrics()
         samples = {index: _sample(row, guessed) for index, (row, guessed) in zip(asked, rows, strict=True)}
         samples |= {i: _unasked(questions, *documents[i]) for i in range(len(documents)) if i not in samples}
         ordered = [samples[index] for index in range(len(documents))]
         (task,) = tasks.find([name], spec.include_path)
         chance = scores.chance_level(ordered, task.chance, [doc for _, doc in documents])
         measurement = Measurement(scores.metrics(ordered, chance, [guessed for _, guessed in rows]), ordered)
-        hits = {n: after.get(n, 0) - before.get(n, 0) for n in ("prefix_cache_hits_total", "mm_cache_hits_total")}
+        hits = {n: after.get(n, 0) - mine.before.get(n, 0) for n in ("prefix_cache_hits_total", "mm_cache_hits_total")}
         if any(hits.values()):
             measurement.status, measurement.reason = "invalid", f"cache hits: {hits}"
         return measurement
 
+    def _wait(self, engine: Engine, spec: AccuracySpec, mine: asking.Asking, progress: Callable[[], None]) -> dict[str, float]:
+        """Until this task is scored; returns the engine's counters after its last answer. The task that follows is
+        prepared meanwhile, and its turn begins with that answer."""
+        after: dict[str, float] | None = None
+        following: asking.Asking | None = None
+        seen = 0
+        mine.begin()
+        while not mine.ended(TICK_S) or after is None:
+            if mine.answers > seen:
+                seen = mine.answers
+                progress()
+            if following is None and self.following is not None and mine.sent.is_set():
+                name = self.following["task"]
+                questions = load(name, spec)
+                following = asking.Asking(engine, questions, spec, name, _documents(questions, spec)[1])
+                asking.keep(following)
+            if after is None and mine.answered.is_set():
+                mine.check()
+                after = engine.metrics()
+                if following is not None:
+                    following.begin()
+        return after
 
-def _ask(
-    engine: Engine, questions: Questions, spec: AccuracySpec, name: str, asked: list[int], progress: Progress
-) -> list[tuple[dict[str, Any], bool]]:
-    """lm-eval's rows for the documents at `asked`, each with whether its scorer guessed."""
-    from lm_eval.evaluator import evaluate
 
-    from harness.workloads.lm_eval_client import ServedModel
-
-    if not asked:
-        return []
-    answered = 0
-
-    def on_answer() -> None:
-        nonlocal answered
-        answered += 1
-        progress(answered, len(asked), name)
-
-    served = ServedModel(engine.url, engine.name, spec.concurrency, spec.max_tokens, on_answer)
-    questions.start()
-    results = evaluate(
-        served,
-        {name: questions.task},
-        samples={name: asked},
-        bootstrap_iters=0,
-        log_samples=True,
-        apply_chat_template=spec.apply_chat_template,
-    )
-    assert results is not None
-    rows = list(zip(results["samples"][name], questions.guessed, strict=True))
-    # A task with several filters scores each answer several times; the first filter is the one that counts.
-    return [(row, guessed) for row, guessed in rows if row["filter"] == rows[0][0]["filter"]]
+def _documents(questions: Questions, spec: AccuracySpec) -> tuple[list[tuple[str, Any]], list[int]]:
+    """A task's documents with their ids, and the positions of those that are asked."""
+    documents = list(questions.documents(spec.limit))
+    return documents, [index for index, (doc_id, _) in enumerate(documents) if doc_id not in questions.set_aside]
 
 
 def pixels_hash(pictures: Iterable[Any]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import select
@@ -34,6 +35,11 @@ class BenchClient:
             )
         self._requests = os.open(fifo, os.O_RDWR)  # read and write: opening does not wait for the other end
 
+    def settle(self) -> None:
+        """Wait until it has imported what it needs. A client that cannot is told of by the first `ask`."""
+        with contextlib.suppress(CellFailed):
+            self.ask("ready", None)
+
     def ask(self, action: str, given: Any, timeout_s: float = 1800) -> dict[str, Any]:
         """The result of one request; raises CellFailed when the client died, failed or took too long."""
         os.write(self._requests, (json.dumps({action: given}) + "\n").encode())
@@ -54,7 +60,7 @@ class BenchClient:
     def close(self) -> None:
         """End the process and its folder."""
         os.close(self._requests)
-        engine.stop(self._process)
+        environments.stop(self._process)
         self._folder.cleanup()
 
 

@@ -36,6 +36,8 @@ AT_ONCE = 8
 class Divergence:
     """One Cell a variant, over all tasks together."""
 
+    beside = True
+
     def __init__(self) -> None:
         self.reference: Mapping[str, Sequence[Sample]] = {}
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 from lm_eval.models.openai_completions import LocalChatCompletion
 
@@ -12,6 +11,19 @@ from harness.workloads.questions import placed
 
 ALL_IMAGES = 1000
 """lm-eval drops further pictures without a word; how many are allowed is checked before the engine starts."""
+
+
+class Told(Protocol):
+    """Who wants to know how far the asking is. All are called in the thread that asks."""
+
+    def before_each(self) -> None:
+        """A request is about to be sent; may wait."""
+
+    def after_each(self) -> None:
+        """Its answer is there."""
+
+    def after_all(self) -> None:
+        """All answers are there."""
 
 
 class Answer(str):
@@ -41,7 +53,7 @@ class ServedModel(LocalChatCompletion):
         name: str,
         concurrency: int,
         max_tokens: int | None,
-        on_answer: Callable[[], None],
+        told: Told,
     ):
         super().__init__(
             base_url=f"{url}/v1/chat/completions",
@@ -53,9 +65,14 @@ class ServedModel(LocalChatCompletion):
             timeout=1800,
             eos_string="<|im_end|>",
         )
-        self._max_tokens, self._on_answer = max_tokens, on_answer
+        self._max_tokens, self._told = max_tokens, told
         if concurrency == 1:
             self._concurrent = 1
+
+    def generate_until(self, requests: Any, disable_tqdm: bool = False) -> list[str]:
+        answers: list[str] = super().generate_until(requests, disable_tqdm)
+        self._told.after_all()
+        return answers
 
     def _create_payload(
         self,
@@ -66,6 +83,7 @@ class ServedModel(LocalChatCompletion):
         eos: str | None = None,
         **kwargs: Any,
     ) -> dict[str, Any]:
+        self._told.before_each()
         gen_kwargs = dict(gen_kwargs or {})
         if self._max_tokens is not None:
             gen_kwargs["max_gen_toks"] = self._max_tokens
@@ -81,5 +99,5 @@ class ServedModel(LocalChatCompletion):
         """One Answer a reply. A reply without content is an empty answer, not a placeholder."""
         answers = [Answer.of(reply) for reply in (outputs if isinstance(outputs, list) else [outputs])]
         for _answer in answers:
-            self._on_answer()
+            self._told.after_each()
         return answers

@@ -51,7 +51,7 @@ class Load:
 
     def identity(self, spec: LoadSpec, point: dict[str, Any]) -> dict[str, Any]:
         same = spec.model_dump(mode="json", include={"requests", "percentiles", "goodput", "seed"})
-        return same | {"traffic": spec.loads[point["load"]].model_dump(mode="json"), **point}
+        return same | {"traffic": spec.loads[point["load"]].model_dump(mode="json", exclude_none=True), **point}
 
     def faults(self, spec: LoadSpec, point: dict[str, Any], settings: EngineSettings) -> list[Fault]:
         traffic, where = spec.loads[point["load"]], f"loads.{point['load']}"
@@ -142,11 +142,12 @@ def arguments(
         "request-rate": rate if rate is not None else "inf",
         "num-warmups": 0,
         "ready-check-timeout-sec": 0,
-        "temperature": 0,
         "seed": seed,
         "percentile-metrics": "ttft,tpot,itl,e2el",
         "metric-percentiles": ",".join(str(p) for p in (spec.percentiles if spec else (50,))),
     }
+    drawn = traffic.sampling
+    given |= {"temperature": drawn.temperature, "top-p": drawn.top_p, "top-k": drawn.top_k} if drawn else {"temperature": 0}
     if concurrency is not None:
         given["max-concurrency"] = concurrency
     listed = [part for key, value in given.items() for part in (f"--{key}", str(value))]

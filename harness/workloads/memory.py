@@ -31,7 +31,7 @@ class Memory:
         return [{"load": f"concurrency{spec.concurrency}"}]
 
     def identity(self, spec: MemorySpec, point: dict[str, Any]) -> dict[str, Any]:
-        return spec.model_dump(mode="json")
+        return spec.model_dump(mode="json", exclude_none=True)
 
     def faults(self, spec: MemorySpec, point: dict[str, Any], settings: EngineSettings) -> list[Fault]:
         return traffic_faults(spec.load, "memory.load", settings)

@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import random
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cache
@@ -19,6 +20,8 @@ from harness.tasks.local_data import Splits
 
 GUESSES = ("choice", "choices", "randint", "randrange", "random", "sample")
 """Functions of Python's random module; a scorer that calls one while it scores an answer makes that answer up."""
+SCORING = threading.Lock()
+"""Held while an answer is scored: another thread's scorer must not find the random module as `_draws` has it."""
 DEFAULT_ANSWER_TOKENS = 256
 """lm-eval's limit for tasks that name none."""
 PLACEHOLDER = "<image>"
@@ -152,7 +155,7 @@ def _take_guesses_out(questions: Questions) -> None:
     score = questions.task.process_results
 
     def without_guesses(doc: Any, results: Any) -> dict[str, Any]:
-        with _draws() as drawn:
+        with SCORING, _draws() as drawn:
             scored: dict[str, Any] = score(doc, results)
         questions.guessed.append(bool(drawn))
         return {name: 0.0 if drawn and isinstance(value, int | float) else value for name, value in scored.items()}
@@ -162,13 +165,15 @@ def _take_guesses_out(questions: Questions) -> None:
 
 @contextlib.contextmanager
 def _draws() -> Iterator[list[str]]:
-    """Notes which functions of Python's random module are called inside the block."""
+    """Notes which functions of Python's random module this thread calls inside the block."""
     drawn: list[str] = []
+    here = threading.get_ident()
     real = {name: getattr(random, name) for name in GUESSES}
 
     def watched(name: str) -> Any:
         def draw(*arguments: Any, **more: Any) -> Any:
-            drawn.append(name)
+            if threading.get_ident() == here:
+                drawn.append(name)
             return real[name](*arguments, **more)
 
         return draw

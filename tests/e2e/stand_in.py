@@ -14,7 +14,7 @@ import sys
 import time
 from pathlib import Path
 
-from harness import cli, engine, environments, files, measure, run, workloads
+from harness import cli, environments, files, measure, run, workloads
 from harness.engine import EngineFacts
 from harness.executors import Outcome
 from harness.groups import Chain, Group
@@ -59,7 +59,7 @@ def group(given: Chain, one: Group, folder: RunFolder, report: Reporter) -> Outc
             folder.add(record, answers() if cell.workload == "accuracy" else [TOKENS])
             _write("ended", cell)
     finally:
-        engine.stop(process)
+        environments.stop(process)
     return Outcome()
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 from pydantic import ValidationError
 
@@ -141,3 +143,18 @@ def test_prompts_are_random_pictures_noise_and_the_answers_length_is_forced(tmp_
     ):
         assert part in text
     assert "--max-concurrency" not in text
+
+
+def test_sampling_is_passed_on_and_tokens_are_the_likeliest_without_it(tmp_path):
+    drawn = Traffic(sampling={"temperature": 0.8, "top_p": 0.95, "top_k": 20})
+    running = SimpleNamespace(url="http://x", name="m", checkpoint=tmp_path)
+    said = " ".join(load.arguments(running, drawn, 4, 0))
+    assert "--temperature 0.8 --top-p 0.95 --top-k 20" in said
+    said = " ".join(load.arguments(running, Traffic(), 4, 0))
+    assert "--temperature 0 " in said and "--top-p" not in said
+
+
+def test_sampling_changes_a_cells_identity_and_its_absence_is_no_part_of_it():
+    spec = LoadSpec(loads={"greedy": Traffic(), "drawn": Traffic(sampling={})}, concurrency=(1,))
+    greedy, drawn = (load.Load().identity(spec, p)["traffic"] for p in load.Load().points(spec)[:2])
+    assert "sampling" not in greedy and drawn["sampling"]["temperature"] == 0.7

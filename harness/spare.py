@@ -1,0 +1,108 @@
+"""An engine's process that is started before it is needed: it imports vLLM and waits, with no device memory and no work.
+
+Importing vLLM is most of a start on a small machine. While documents are looked at, or questions answered, there is time
+for it; while something is timed, or memory counted, there is not, so what is measured decides when a spare may be made.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+from harness import environments
+
+
+class Spare:
+    """A process of shims/vllm_serve.py, under the guard."""
+
+    def __init__(self, checkpoint: Path, variables: dict[str, str]):
+        """checkpoint: whose architecture is imported too; variables: the environment variables of the engine it becomes."""
+        self.key = (str(checkpoint), variables)
+        self._folder = tempfile.TemporaryDirectory(prefix="engine-")
+        self._fifo = Path(self._folder.name) / "arguments"
+        self._writes: int | None = None
+        os.mkfifo(self._fifo)
+        with self._log.open("wb") as output:
+            self.process = environments.serve().start(
+                [str(environments.SHIMS / "vllm_serve.py"), str(self._fifo), str(checkpoint)],
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                variables=variables,
+            )
+
+    @property
+    def _log(self) -> Path:
+        return Path(self._folder.name) / "log"
+
+    def waits(self) -> bool:
+        """Whether it has imported everything and waits for its arguments."""
+        if self._writes is None:
+            # Without a reader at the other end this raises.
+            with contextlib.suppress(OSError):
+                self._writes = os.open(self._fifo, os.O_WRONLY | os.O_NONBLOCK)
+        return self._writes is not None
+
+    def ended(self) -> bool:
+        """Whether it died before it was needed."""
+        return self.process.poll() is not None
+
+    def said(self) -> str:
+        """What it printed while it imported."""
+        return self._log.read_text(errors="replace")
+
+    def begin(self, arguments: list[str], log: Path) -> None:
+        """Let it become the engine: `arguments` are those of `vllm serve`, `log` gets all that it prints from now on.
+
+        It must wait. Raises BrokenPipeError when it has died.
+        """
+        assert self._writes is not None
+        os.write(self._writes, (json.dumps({"arguments": arguments, "log": str(log.resolve())}) + "\n").encode())
+        self.forget()
+
+    def forget(self) -> None:
+        """Remove what was needed to wait; the process goes on."""
+        if self._writes is not None:
+            os.close(self._writes)
+            self._writes = None
+        self._folder.cleanup()
+
+
+_spare: Spare | None = None
+
+
+def make(checkpoint: Path, variables: dict[str, str]) -> None:
+    """Start a spare for an engine that comes next; does nothing when there is one for it."""
+    global _spare
+    if _spare is not None and _spare.key != (str(checkpoint), variables):
+        close()
+    if _spare is None:
+        _spare = Spare(checkpoint, variables)
+
+
+def take(checkpoint: Path, variables: dict[str, str]) -> Spare:
+    """The spare that was made for this engine, else a new one. Who takes it ends its process."""
+    global _spare
+    if _spare is None or _spare.ended() or _spare.key != (str(checkpoint), variables):
+        return Spare(checkpoint, variables)
+    taken, _spare = _spare, None
+    return taken
+
+
+def settle() -> None:
+    """Wait until the spare, if there is one, has nothing more to do."""
+    while _spare is not None and not _spare.waits() and not _spare.ended():
+        time.sleep(0.05)
+
+
+def close() -> None:
+    """End the spare, if there is one."""
+    global _spare
+    if _spare is not None:
+        environments.stop(_spare.process)
+        _spare.forget()
+        _spare = None
