@@ -32,7 +32,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
-from harness import engine, environments, stats
+from harness import device, engine, environments, stats
 from harness.files import write_json
 from harness.suite import LoadSpec, load_suite
 from harness.workloads import bench_client, load
@@ -42,7 +42,11 @@ REQUESTS = 32
 TRAFFIC: dict[str, Any] = {"images": 1, "image_size": (128, 128), "input_len": 32, "output_len": 64}
 SPEC = LoadSpec.model_validate({"loads": {"image": TRAFFIC}, "concurrency": POINTS, "requests": REQUESTS, "trials": 1})
 SUITE = Path("suites/vl_all.yaml")
-LENGTH, SEQUENCES, PAIRS = 512, 64, 6
+LENGTH, SEQUENCES = 512, 64
+STEADY = LoadSpec.model_validate(
+    {"loads": {"text": {"images": 0, "input_len": 64, "output_len": 256}}, "concurrency": [4], "requests": 24, "trials": 1}
+)
+"""The overhead's traffic: decode steps most of the time, which vary least."""
 Steps = dict[str, float]
 
 
@@ -134,33 +138,37 @@ def wait(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
             time.sleep(0.5)
 
 
-def overhead(checkpoint: Path, folder: Path) -> dict[str, Any]:
+def overhead(checkpoint: Path, folder: Path, pairs: int) -> dict[str, Any]:
     """Output tokens/s of the harness's Cell over the bare command's, in pairs of alternating order."""
-    settings, point = load_suite(SUITE).engine, {"load": "image", "concurrency": 4}
-    spec = SPEC.model_copy(update={"requests": 6 * REQUESTS})
+    (name,), (concurrency,) = STEADY.loads, STEADY.concurrency
+    traffic = STEADY.loads[name]
     cell, bare = [], []
-    with engine.serving(checkpoint, settings, folder / "overhead.log", "m") as running:
+    with engine.serving(checkpoint, load_suite(SUITE).engine, folder / "overhead.log", "m") as running:
 
         def one_cell(seed: int) -> None:
-            measured = load.Load().measure(running, spec, point | {"trial": seed}, lambda *_: None)
+            point = {"load": name, "concurrency": concurrency, "trial": seed}
+            measured = load.Load().measure(running, STEADY, point, lambda *_: None)
             cell.append(float(measured.metrics["output_throughput"].value or 0))
 
         def one_command(seed: int) -> None:
             result = folder / "bare.json"
-            given = load.arguments(running, spec.loads["image"], spec.requests, 500 + seed, spec, 4)
-            wide = load.arguments(running, spec.loads["image"], 4, 900 + seed, None, 4)
+            given = load.arguments(running, traffic, STEADY.requests, 500 + seed, STEADY, concurrency)
+            wide = load.arguments(running, traffic, concurrency, 900 + seed, None, concurrency)
             bench_client.shared().ask("bench", wide)  # the Cell's warm-up, for both alike
             saved = ["--save-result", "--result-dir", str(folder), "--result-filename", result.name]
             command(["-m", "vllm.entrypoints.cli.main", "bench", "serve", *given, *saved], folder / "bare.log")
             bare.append(float(json.loads(result.read_text())["output_throughput"]))
 
-        for number in range(PAIRS):
+        one_cell(pairs)  # whatever is made on first use is made now
+        cell.clear()
+        for number in range(pairs):
             for one in (one_cell, one_command) if number % 2 == 0 else (one_command, one_cell):
                 one(number)
-            print(f"pair {number + 1}: Cell {cell[-1]:.0f}, bare {bare[-1]:.0f} tokens/s", file=sys.stderr, flush=True)
+            print(f"pair {number + 1}: Cell {cell[-1]:.1f}, bare {bare[-1]:.1f} tokens/s", file=sys.stderr, flush=True)
     bench_client.close()
     ratio = stats.ratio(cell, bare, paired=True)
-    return {"cell": cell, "bare": bare, "ratio": ratio.value, "low": ratio.low, "high": ratio.high}
+    told = {"checkpoint": checkpoint.name, "device": device.describe()["name"], "cell": cell, "bare": bare}
+    return told | {"ratio": ratio.value, "low": ratio.low, "high": ratio.high}
 
 
 def step(results: dict[str, Any], kind: str, name: str, do: Callable[[], object], out: Path) -> None:
@@ -204,16 +212,18 @@ def main() -> None:
     parser.add_argument("output", type=Path)
     parser.add_argument("--only", choices=("by-hand", "harness", "overhead"))
     parser.add_argument("--limit", type=int, help="questions of each task, for a short try")
+    parser.add_argument("--pairs", type=int, default=8, help="Cells and bare commands of the overhead (default: %(default)s)")
     parser.add_argument("--overhead-on", type=Path, help="a checkpoint to measure the overhead on; default: the demo's INT4")
     parser.add_argument("--checkpoints", type=Path, default=Path("checkpoints"))
     given = parser.parse_args()
     results: dict[str, Any] = json.loads(given.output.read_text()) if given.output.is_file() else {}
     results["machine"] = {"processor": platform.processor() or platform.machine(), "cores": len(os.sched_getaffinity(0))}
-    source, packed = Path("harness/demo/model"), int4_checkpoint(given.checkpoints)
+    source = Path("harness/demo/model")
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         if given.only in (None, "by-hand"):
             own_cache(given.output, "by-hand")
+            packed = int4_checkpoint(given.checkpoints)
             for checkpoint, name in ((source, "bf16"), (packed, "int4")):
                 ask = partial(ask_by_hand, checkpoint, folder, given.limit)
                 step(results, "by hand", f"lm_eval {name}", ask, given.output)
@@ -222,9 +232,10 @@ def main() -> None:
                     step(results, "by hand", f"bench {name} {n}", serve, given.output)
         if given.only in (None, "harness"):
             own_cache(given.output, "harness")
+            int4_checkpoint(given.checkpoints)
             step(results, "harness", "run", partial(run_harness, folder, given.checkpoints, given.limit), given.output)
         if given.only in (None, "overhead") and "overhead" not in results:
-            results["overhead"] = overhead(given.overhead_on or packed, folder)
+            results["overhead"] = overhead(given.overhead_on or int4_checkpoint(given.checkpoints), folder, given.pairs)
             write_json(given.output, results)
     print(summary(results))
 

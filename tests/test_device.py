@@ -106,7 +106,8 @@ def test_energy_of_a_slice_is_not_the_whole_cards(nvml, monkeypatch):
     assert "MIG" in watch().energy((0, time.monotonic())).reason
 
 
-def test_on_a_cpu_the_processes_memory_is_seen_and_gpu_figures_say_why_not():
+def test_on_a_cpu_the_processes_memory_is_seen_and_gpu_figures_say_why_not(monkeypatch):
+    monkeypatch.setattr(environments, "is_cpu", lambda: True)
     figures = watch(processes=True).metrics()
     assert figures["device_peak_gib"].value is None and "CPU" in figures["device_peak_gib"].reason
     assert figures["pss_peak_gib"].value is not None

@@ -23,10 +23,10 @@ SETTINGS = EngineSettings(max_model_len=512, max_num_seqs=16, gpu_memory_utiliza
 
 @pytest.fixture
 def fresh():
-    for cached in (device.cards, device.describe):
+    for cached in (device.cards, device.describe_here):
         cached.cache_clear()
     yield
-    for cached in (device.cards, device.describe):
+    for cached in (device.cards, device.describe_here):
         cached.cache_clear()
 
 
