@@ -20,7 +20,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import shutil
 import subprocess
 import sys
@@ -48,6 +47,7 @@ STEADY = LoadSpec.model_validate(
 )
 """The overhead's traffic: decode steps most of the time, which vary least."""
 Steps = dict[str, float]
+Pairs = list[dict[str, float]]
 
 
 def command(arguments: list[str], log: Path, extra: dict[str, str] | None = None, timeout_s: float = 3000) -> None:
@@ -138,37 +138,36 @@ def wait(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
             time.sleep(0.5)
 
 
-def overhead(checkpoint: Path, folder: Path, pairs: int) -> dict[str, Any]:
-    """Output tokens/s of the harness's Cell over the bare command's, in pairs of alternating order."""
+def overhead(checkpoint: Path, folder: Path, pairs: int, known: Pairs, keep: Callable[[], None]) -> None:
+    """Add to `known` output tokens/s of the harness's Cell and of the bare command, in pairs of alternating order.
+
+    keep: called after each pair.
+    """
     (name,), (concurrency,) = STEADY.loads, STEADY.concurrency
     traffic = STEADY.loads[name]
-    cell, bare = [], []
     with engine.serving(checkpoint, load_suite(SUITE).engine, folder / "overhead.log", "m") as running:
 
-        def one_cell(seed: int) -> None:
+        def one_cell(seed: int) -> float:
             point = {"load": name, "concurrency": concurrency, "trial": seed}
             measured = load.Load().measure(running, STEADY, point, lambda *_: None)
-            cell.append(float(measured.metrics["output_throughput"].value or 0))
+            return float(measured.metrics["output_throughput"].value or 0)
 
-        def one_command(seed: int) -> None:
+        def one_command(seed: int) -> float:
             result = folder / "bare.json"
             given = load.arguments(running, traffic, STEADY.requests, 500 + seed, STEADY, concurrency)
             wide = load.arguments(running, traffic, concurrency, 900 + seed, None, concurrency)
             bench_client.shared().ask("bench", wide)  # the Cell's warm-up, for both alike
             saved = ["--save-result", "--result-dir", str(folder), "--result-filename", result.name]
             command(["-m", "vllm.entrypoints.cli.main", "bench", "serve", *given, *saved], folder / "bare.log")
-            bare.append(float(json.loads(result.read_text())["output_throughput"]))
+            return float(json.loads(result.read_text())["output_throughput"])
 
         one_cell(pairs)  # whatever is made on first use is made now
-        cell.clear()
-        for number in range(pairs):
-            for one in (one_cell, one_command) if number % 2 == 0 else (one_command, one_cell):
-                one(number)
-            print(f"pair {number + 1}: Cell {cell[-1]:.1f}, bare {bare[-1]:.1f} tokens/s", file=sys.stderr, flush=True)
+        for number in range(len(known), pairs):
+            sides = ("cell", one_cell), ("bare", one_command)
+            known.append({side: one(number) for side, one in (sides if number % 2 == 0 else reversed(sides))})
+            keep()
+            print(f"pair {number + 1}: {known[-1]} tokens/s", file=sys.stderr, flush=True)
     bench_client.close()
-    ratio = stats.ratio(cell, bare, paired=True)
-    told = {"checkpoint": checkpoint.name, "device": device.describe()["name"], "cell": cell, "bare": bare}
-    return told | {"ratio": ratio.value, "low": ratio.low, "high": ratio.high}
 
 
 def step(results: dict[str, Any], kind: str, name: str, do: Callable[[], object], out: Path) -> None:
@@ -217,7 +216,7 @@ def main() -> None:
     parser.add_argument("--checkpoints", type=Path, default=Path("checkpoints"))
     given = parser.parse_args()
     results: dict[str, Any] = json.loads(given.output.read_text()) if given.output.is_file() else {}
-    results["machine"] = {"processor": platform.processor() or platform.machine(), "cores": len(os.sched_getaffinity(0))}
+    results["machine"] = {"device": device.describe()["name"], "cores": len(os.sched_getaffinity(0))}
     source = Path("harness/demo/model")
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
@@ -234,9 +233,10 @@ def main() -> None:
             own_cache(given.output, "harness")
             int4_checkpoint(given.checkpoints)
             step(results, "harness", "run", partial(run_harness, folder, given.checkpoints, given.limit), given.output)
-        if given.only in (None, "overhead") and "overhead" not in results:
-            results["overhead"] = overhead(given.overhead_on or int4_checkpoint(given.checkpoints), folder, given.pairs)
-            write_json(given.output, results)
+        if given.only in (None, "overhead"):
+            on = given.overhead_on or int4_checkpoint(given.checkpoints)
+            known = results.setdefault(f"overhead on {on.name}", [])
+            overhead(on, folder, given.pairs, known, partial(write_json, given.output, results))
     print(summary(results))
 
 
@@ -246,10 +246,11 @@ def summary(results: dict[str, Any]) -> str:
     lines = [f"by hand: {hand:.0f} s", f"harness: {ours:.0f} s"]
     if hand and ours:
         lines.append(f"ratio: {ours / hand:.2f}")
-    if told := results.get("overhead"):
-        lines.append(
-            f"output tokens/s of a Cell over the bare command: {told['ratio']:.4f} [{told['low']:.4f}, {told['high']:.4f}]"
-        )
+    for name, pairs in results.items():
+        if name.startswith("overhead") and len(pairs) > 1:
+            ratio = stats.ratio([pair["cell"] for pair in pairs], [pair["bare"] for pair in pairs], paired=True)
+            said = f"{ratio.value:.4f} [{ratio.low:.4f}, {ratio.high:.4f}]"
+            lines.append(f"{name}: output tokens/s of a Cell over the bare command, {len(pairs)} pairs: {said}")
     return "\n".join(lines)
 
 

@@ -67,7 +67,8 @@ def number(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
-def _shown(trials: Sequence[Record], name: str) -> str:
+def figure(trials: Sequence[Record], name: str) -> str:
+    """A metric's mean over trials ± half its 95 % t interval, as text."""
     found, _ = mean(trials, name)
     if found is None:
         return NOT_MEASURED
@@ -93,30 +94,30 @@ def speed(records: Sequence[Record]) -> list[Table]:
             | {
                 "trials": len(trials),
                 "requests": requests,
-                "output tokens/s": _shown(trials, "output_throughput"),
-                "requests/s": _shown(trials, "request_throughput"),
+                "output tokens/s": figure(trials, "output_throughput"),
+                "requests/s": figure(trials, "request_throughput"),
             }
-            | ({"goodput, requests/s": _shown(trials, "request_goodput")} if "request_goodput" in trials[0].metrics else {})
+            | ({"goodput, requests/s": figure(trials, "request_goodput")} if "request_goodput" in trials[0].metrics else {})
             | {
-                "TTFT ms": _shown(trials, "mean_ttft_ms"),
-                "TPOT ms": _shown(trials, "mean_tpot_ms"),
+                "TTFT ms": figure(trials, "mean_ttft_ms"),
+                "TPOT ms": figure(trials, "mean_tpot_ms"),
                 "by": _sources(trials, "mean_tpot_ms"),
-                "end to end ms": _shown(trials, "mean_e2el_ms"),
+                "end to end ms": figure(trials, "mean_e2el_ms"),
             }
-            | {f"p{p} end to end ms": _shown(trials, f"p{p}_e2el_ms") for p in (50, 90, 99)}
-            | {"J/token": _shown(trials, "energy_per_output_token_j"), "label": labels}
+            | {f"p{p} end to end ms": figure(trials, f"p{p}_e2el_ms") for p in (50, 90, 99)}
+            | {"J/token": figure(trials, "energy_per_output_token_j"), "label": labels}
         )
         times.append(
             head
             | {
-                "outside the engine ms": _shown(trials, "input_ms"),
-                "one picture alone ms": _shown(trials, "image_preprocess_ms"),
-                "queue ms": _shown(trials, "queue_ms"),
-                "prefill ms": _shown(trials, "prefill_ms"),
-                "decode ms": _shown(trials, "decode_ms"),
-                "power W": _shown(trials, "mean_power_w"),
-                "SM clock MHz": _shown(trials, "mean_sm_clock_mhz"),
-                "max temperature": _shown(trials, "max_temperature_c"),
+                "outside the engine ms": figure(trials, "input_ms"),
+                "one picture alone ms": figure(trials, "image_preprocess_ms"),
+                "queue ms": figure(trials, "queue_ms"),
+                "prefill ms": figure(trials, "prefill_ms"),
+                "decode ms": figure(trials, "decode_ms"),
+                "power W": figure(trials, "mean_power_w"),
+                "SM clock MHz": figure(trials, "mean_sm_clock_mhz"),
+                "max temperature": figure(trials, "max_temperature_c"),
             }
         )
         if "share_of_bandwidth_limit" in trials[0].metrics and mean(trials, "share_of_bandwidth_limit")[0]:
@@ -143,10 +144,10 @@ def _limits(trials: Sequence[Record]) -> dict[str, Any]:
     elif compute.value >= NEAR:
         held = "compute"
     return {
-        "TPOT ms (server)": _shown(trials, "server_tpot_ms"),
-        "bandwidth limit ms": _shown(trials, "bandwidth_limit_ms"),
+        "TPOT ms (server)": figure(trials, "server_tpot_ms"),
+        "bandwidth limit ms": figure(trials, "bandwidth_limit_ms"),
         "of the bandwidth limit": f"{100 * bandwidth.value:.0f} %",
-        "compute limit ms": _shown(trials, "compute_limit_ms"),
+        "compute limit ms": figure(trials, "compute_limit_ms"),
         "of the compute limit": f"{100 * compute.value:.0f} %",
         "held back by": held,
     }

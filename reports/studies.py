@@ -11,6 +11,7 @@ import pandas as pd
 
 from harness.errors import Fault, Refused
 from harness.store import RunFolder
+from reports import speed
 from reports.table import RANDOM, Table
 
 CARDS = {"16 GB": 15.6, "24 GB": 23.6, "48 GB": 44.5, "80 GB": 79.2}
@@ -96,7 +97,31 @@ def cards(place: Path) -> Table:
     return Table("What fits which card", pd.DataFrame(rows), notes)
 
 
-STUDIES: dict[str, Callable[[Path], Table]] = {"grid": grid, "profile": profile, "cards": cards}
+def drawing(place: Path) -> Table:
+    """What a token takes under each load of the baseline: loads that differ in how tokens are drawn (Traffic.sampling)."""
+    folder = RunFolder.existing(place)
+    facts = folder.read()
+    loads: dict[str, dict[str, Any]] = facts["suite"]["workloads"]["latency"]["loads"]
+    rows: dict[str, dict[str, str]] = {}
+    for (variant, _), trials in speed.points(folder.records()).items():
+        point = trials[0].cell.point
+        if variant == facts["baseline"] and point["load"] in loads and "concurrency" in point:
+            row = rows.setdefault(
+                point["load"], {"load": point["load"], "tokens": _drawn(loads[point["load"]].get("sampling"))}
+            )
+            row[f"TPOT ms, {point['concurrency']} at once"] = speed.figure(trials, "server_tpot_ms")
+    notes = [RANDOM, f"{facts['baseline']}, by the server's clock: means over trials ± half a 95 % t interval."]
+    return Table("Drawing tokens", pd.DataFrame([rows[name] for name in loads if name in rows]), notes)
+
+
+def _drawn(sampling: dict[str, Any] | None) -> str:
+    if sampling is None:
+        return "the likeliest"
+    top_k = f", top_k {sampling['top_k']}" if sampling["top_k"] else ""
+    return f"drawn: temperature {sampling['temperature']}, top_p {sampling['top_p']}{top_k}"
+
+
+STUDIES: dict[str, Callable[[Path], Table]] = {"grid": grid, "profile": profile, "cards": cards, "drawing": drawing}
 """By the name that a document asks for."""
 
 
