@@ -46,6 +46,7 @@ STEADY = LoadSpec.model_validate(
     {"loads": {"text": {"images": 0, "input_len": 64, "output_len": 256}}, "concurrency": [4], "requests": 24, "trials": 1}
 )
 """The overhead's traffic: decode steps most of the time, which vary least."""
+SIDES = ("by-hand", "harness")
 Steps = dict[str, float]
 Pairs = list[dict[str, float]]
 
@@ -183,12 +184,14 @@ def step(results: dict[str, Any], kind: str, name: str, do: Callable[[], object]
     print(f"{kind}: {name}: {steps[name]:.1f} s", file=sys.stderr, flush=True)
 
 
+def cache_of(out: Path, side: str) -> Path:
+    """Where a side keeps what vLLM compiles."""
+    return out.resolve().with_suffix(f".{side}-cache")
+
+
 def own_cache(out: Path, side: str) -> None:
     """One side must not start on what the other has compiled. Inherited by all that is started from here on."""
-    place = out.resolve().with_suffix(f".{side}-cache")
-    if not out.exists():
-        shutil.rmtree(place, ignore_errors=True)
-    os.environ["VLLM_CACHE_ROOT"] = str(place)
+    os.environ["VLLM_CACHE_ROOT"] = str(cache_of(out, side))
 
 
 def int4_checkpoint(checkpoints: Path) -> Path:
@@ -215,6 +218,9 @@ def main() -> None:
     parser.add_argument("--overhead-on", type=Path, help="a checkpoint to measure the overhead on; default: the demo's INT4")
     parser.add_argument("--checkpoints", type=Path, default=Path("checkpoints"))
     given = parser.parse_args()
+    if not given.output.exists():
+        for side in SIDES:
+            shutil.rmtree(cache_of(given.output, side), ignore_errors=True)
     results: dict[str, Any] = json.loads(given.output.read_text()) if given.output.is_file() else {}
     results["machine"] = {"device": device.describe()["name"], "cores": len(os.sched_getaffinity(0))}
     source = Path("harness/demo/model")

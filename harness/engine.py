@@ -239,13 +239,15 @@ def serving(
     log.parent.mkdir(parents=True, exist_ok=True)
     used_before, _ = device.memory_used(settings.tensor_parallel_size)
     given = arguments(checkpoint, settings, name)
-    port = settings.port or free_port()
     deadline = time.monotonic() + settings.start_timeout_s
     coming = spare.take(checkpoint, variables(settings))
     try:
         _wait_until_imported(coming, log, deadline, settings, progress)
-        begun = time.monotonic()
-        coming.begin([*given, "--host", "127.0.0.1", "--port", str(port)], log)
+        begun, port = time.monotonic(), settings.port or free_port()
+        try:
+            coming.begin([*given, "--host", "127.0.0.1", "--port", str(port)], log)
+        except BrokenPipeError:
+            raise CellFailed(f"vllm serve ended while it waited to start: {last_error(coming.said())}") from None
         _wait_until_healthy(coming.process, f"http://127.0.0.1:{port}", name, log, deadline, settings, progress)
         facts = read_facts(log.read_text(errors="replace"), given[1:], time.monotonic() - begun)
         if facts.kernel is None and is_quantized(checkpoint):

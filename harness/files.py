@@ -121,6 +121,18 @@ class Locked(Exception):
         self.holder = holder
 
 
+def held(path: Path) -> bool:
+    """Whether another process holds a lock on `path` for itself. Creates nothing."""
+    try:
+        with path.open() as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
 @contextlib.contextmanager
 def lock(path: Path, shared: bool = False) -> Iterator[None]:
     """Hold a lock on `path` for the block; raises Locked at once when another process has it.

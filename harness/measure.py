@@ -45,7 +45,7 @@ def chain(given: Chain, report: Reporter, each: Each | None = None) -> Outcome:
             if left.groups:
                 make_ready(left)
                 report.stage("measuring what the device can do")
-                spare.settle()
+                spare.settle(left.suite.engine.start_timeout_s)
                 workloads.prepare({c.workload for c in left.cells})
             for one in left.groups:
                 outcome = (each or group)(left, one, folder, report)
@@ -128,7 +128,7 @@ def group(given: Chain, one: Group, folder: RunFolder, report: Reporter) -> Outc
             after = next((g for g in given.groups if g.number > one.number), None)
             for cell in one.cells:
                 if not workloads.beside(cell.workload):
-                    spare.settle()
+                    spare.settle(settings.start_timeout_s)
                 elif after:
                     spare_for(given, after)
                 if _relative(cell) and not _answered(given, one, folder, running.facts.start_s, report):
@@ -148,6 +148,8 @@ def group(given: Chain, one: Group, folder: RunFolder, report: Reporter) -> Outc
     except CellFailed as error:
         failures += [f"{cell.label} failed: {error}" for cell in one.cells]
         report.line(f"FAILED {variant.name}: {error}")
+    finally:
+        workloads.leave()
     return Outcome(failures, later, f"the chain of {suite.baseline}" if later else "")
 
 

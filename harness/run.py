@@ -51,7 +51,8 @@ def run_suite(
 
 def _make_ready(plan: Plan, folder: RunFolder, where: Executor, fresh: bool) -> None:
     """What is measured in this very process, without a build before, gets its first engine's imports done meanwhile."""
-    if where.here and not plan.to_build():
+    # A run that is about to be refused must not disturb the one that measures.
+    if where.here and not plan.to_build() and not files.held(_lock_of(folder)):
         for task in measuring(plan, folder, where, fresh)[:1]:
             measure.make_ready(task.given)
 
@@ -59,8 +60,7 @@ def _make_ready(plan: Plan, folder: RunFolder, where: Executor, fresh: bool) -> 
 @contextlib.contextmanager
 def _writing(folder: RunFolder, shared: bool, fresh: bool, report: Reporter) -> Iterator[None]:
     """Hold the folder's lock: alone, or beside other runs whose Cells are told apart by claims."""
-    place = folder.path.resolve()
-    lock = place.with_name(f".{place.name}.lock")
+    lock = _lock_of(folder)
     try:
         if fresh:
             with files.lock(lock):
@@ -76,6 +76,11 @@ def _writing(folder: RunFolder, shared: bool, fresh: bool, report: Reporter) -> 
                 "wait for it, or name another folder with --output",
             )
         ) from None
+
+
+def _lock_of(folder: RunFolder) -> Path:
+    place = folder.path.resolve()
+    return place.with_name(f".{place.name}.lock")
 
 
 def _carry_out(

@@ -22,7 +22,7 @@ class Spare:
 
     def __init__(self, checkpoint: Path, variables: dict[str, str]):
         """checkpoint: whose architecture is imported too; variables: the environment variables of the engine it becomes."""
-        self.key = (str(checkpoint), variables)
+        self._key = (str(checkpoint), variables)
         self._folder = tempfile.TemporaryDirectory(prefix="engine-")
         self._fifo = Path(self._folder.name) / "arguments"
         self._writes: int | None = None
@@ -46,6 +46,10 @@ class Spare:
             with contextlib.suppress(OSError):
                 self._writes = os.open(self._fifo, os.O_WRONLY | os.O_NONBLOCK)
         return self._writes is not None
+
+    def is_for(self, checkpoint: Path, variables: dict[str, str]) -> bool:
+        """Whether it lives and can become the engine of that checkpoint with those environment variables."""
+        return not self.ended() and self._key == (str(checkpoint), variables)
 
     def ended(self) -> bool:
         """Whether it died before it was needed."""
@@ -78,7 +82,7 @@ _spare: Spare | None = None
 def make(checkpoint: Path, variables: dict[str, str]) -> None:
     """Start a spare for an engine that comes next; does nothing when there is one for it."""
     global _spare
-    if _spare is not None and _spare.key != (str(checkpoint), variables):
+    if _spare is not None and not _spare.is_for(checkpoint, variables):
         close()
     if _spare is None:
         _spare = Spare(checkpoint, variables)
@@ -87,15 +91,19 @@ def make(checkpoint: Path, variables: dict[str, str]) -> None:
 def take(checkpoint: Path, variables: dict[str, str]) -> Spare:
     """The spare that was made for this engine, else a new one. Who takes it ends its process."""
     global _spare
-    if _spare is None or _spare.ended() or _spare.key != (str(checkpoint), variables):
+    if _spare is None or not _spare.is_for(checkpoint, variables):
+        close()
         return Spare(checkpoint, variables)
     taken, _spare = _spare, None
     return taken
 
 
-def settle() -> None:
-    """Wait until the spare, if there is one, has nothing more to do."""
+def settle(patience_s: float) -> None:
+    """Wait until the spare, if there is one, has nothing more to do. One that takes longer than that is ended."""
+    deadline = time.monotonic() + patience_s
     while _spare is not None and not _spare.waits() and not _spare.ended():
+        if time.monotonic() > deadline:
+            close()
         time.sleep(0.05)
 
 

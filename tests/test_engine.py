@@ -163,7 +163,7 @@ def test_a_process_made_ahead_becomes_the_engine(stand_in, tmp_path):
     made = spare._spare
     spare.make(tmp_path, engine.variables(settings))
     assert spare._spare is made and not made.waits()
-    spare.settle()
+    spare.settle(30)
     assert made.waits()
     with engine.serving(tmp_path, settings, tmp_path / "log", "mine") as running:
         assert running._process is made.process and spare._spare is None
@@ -184,6 +184,14 @@ def test_a_process_made_for_other_variables_or_dead_is_not_taken(stand_in, tmp_p
     dead.process.wait()
     with engine.serving(tmp_path, settings, tmp_path / "log", "mine") as running:
         assert running._process is not dead.process
+
+
+def test_a_process_that_never_imports_is_waited_for_so_long_and_ended(stand_in, tmp_path):
+    stand_in("", "import time; time.sleep(600)")
+    spare.make(tmp_path, {})
+    made = spare._spare
+    spare.settle(0.2)
+    assert made.ended() and spare._spare is None
 
 
 def test_somebody_elses_server_is_not_taken_for_ours(stand_in, tmp_path):

@@ -67,3 +67,13 @@ def test_the_lock_names_its_holder_and_falls_with_it(tmp_path):
     holder.wait()
     with files.lock(path):
         pass
+
+
+def test_a_lock_that_another_process_holds_is_seen_and_none_is_made(tmp_path):
+    place = tmp_path / "lock"
+    assert not files.held(place) and not place.exists()
+    code = f"import fcntl; f = open({str(place)!r}, 'a'); fcntl.flock(f, fcntl.LOCK_EX); print('has it', flush=True); input()"
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout.readline() == b"has it\n" and files.held(place)
+        other.communicate(b"\n")
+    assert not files.held(place)

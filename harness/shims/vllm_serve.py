@@ -42,10 +42,11 @@ def import_all(checkpoint: str) -> None:
 
     if torch_is_cpu_build():
         fork()
-    names = json.loads((Path(checkpoint) / "config.json").read_text(encoding="utf-8")).get("architectures") or []
-    for known in (registry.ModelRegistry.models.get(name) for name in names):
-        if known is not None:
-            known.inspect_model_cls()
+    # What is wrong with a checkpoint is told by vLLM itself, in its own words.
+    with contextlib.suppress(Exception):
+        config = json.loads((Path(checkpoint) / "config.json").read_text(encoding="utf-8"))
+        for name in config.get("architectures") or []:
+            registry.ModelRegistry.models[name].inspect_model_cls()
 
 
 def fork() -> None:
@@ -66,9 +67,7 @@ def fork() -> None:
 def main() -> None:
     began = time.monotonic()
     fifo, checkpoint = sys.argv[1:]
-    # A checkpoint that cannot be read is told by vLLM itself, in its own words.
-    with contextlib.suppress(OSError, ValueError):
-        import_all(checkpoint)
+    import_all(checkpoint)
     took = time.monotonic() - began
     with open(fifo, encoding="utf-8") as waited:  # opening it tells the other end that everything is imported
         given = json.loads(waited.readline())

@@ -122,9 +122,18 @@ def prepare(names: Iterable[str]) -> None:
         limits.rates()
 
 
+def leave() -> None:
+    """Drop what was prepared for an engine that has ended."""
+    _close("asking")
+
+
 def close() -> None:
     """End the processes and threads that workloads keep between Cells."""
-    for name in ("asking", "bench_client"):
-        keeper = sys.modules.get(f"harness.workloads.{name}")
-        if keeper is not None:
-            keeper.close()
+    leave()
+    _close("bench_client")
+
+
+def _close(name: str) -> None:
+    keeper = sys.modules.get(f"harness.workloads.{name}")
+    if keeper is not None:
+        keeper.close()

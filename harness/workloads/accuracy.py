@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.util
 from collections.abc import Callable, Iterable
@@ -91,11 +92,15 @@ class Accuracy:
 
     def measure(self, engine: Engine, spec: AccuracySpec, point: dict[str, Any], progress: Progress) -> Measurement:
         name = point["task"]
-        questions = load(name, spec)
-        documents, asked = _documents(questions, spec)
         try:
+            questions = load(name, spec)
+            documents, asked = _documents(questions, spec)
             mine = asking.take(engine, name) or asking.Asking(engine, questions, spec, name, asked)
-            after = self._wait(engine, spec, mine, lambda: progress(mine.answers, len(asked), name))
+            try:
+                after = self._wait(engine, spec, mine, lambda: progress(mine.answers, len(asked), name))
+            except Exception:
+                mine.drop()
+                raise
             rows = mine.rows()
         except Exception as error:  # the client raises what its libraries raise; whatever it is, this Cell has failed
             state = "" if engine.alive() else f"; the engine died, see {engine.log}"
@@ -116,23 +121,34 @@ class Accuracy:
         prepared meanwhile, and its turn begins with that answer."""
         after: dict[str, float] | None = None
         following: asking.Asking | None = None
-        seen = 0
+        coming, seen = self.following, 0
         mine.begin()
         while not mine.ended(TICK_S) or after is None:
             if mine.answers > seen:
                 seen = mine.answers
                 progress()
-            if following is None and self.following is not None and mine.sent.is_set():
-                name = self.following["task"]
-                questions = load(name, spec)
-                following = asking.Asking(engine, questions, spec, name, _documents(questions, spec)[1])
-                asking.keep(following)
+            if coming is not None and mine.sent.is_set():
+                following, coming = _ahead(engine, spec, coming["task"]), None
             if after is None and mine.answered.is_set():
                 mine.check()
                 after = engine.metrics()
                 if following is not None:
-                    following.begin()
+                    # What fails now is told by the Cell that it belongs to.
+                    with contextlib.suppress(CellFailed):
+                        following.begin()
         return after
+
+
+def _ahead(engine: Engine, spec: AccuracySpec, name: str) -> asking.Asking | None:
+    """The next task's asking; None where the task cannot be loaded, which its own Cell tells."""
+    try:
+        questions = load(name, spec)
+        asked = _documents(questions, spec)[1]
+    except Exception:  # a task's own code may raise anything
+        return None
+    following = asking.Asking(engine, questions, spec, name, asked)
+    asking.keep(following)
+    return following
 
 
 def _documents(questions: Questions, spec: AccuracySpec) -> tuple[list[tuple[str, Any]], list[int]]:

@@ -19,6 +19,10 @@ Rows = list[tuple[dict[str, Any], bool]]
 """lm-eval's rows, each with whether its scorer guessed."""
 
 
+DROP_S = 20.0
+"""How long the end of what was dropped is waited for, in seconds."""
+
+
 class Dropped(Exception):
     """Its turn will never come."""
 
@@ -27,7 +31,6 @@ class Asking:
     """The documents at `asked` of one task, for one engine."""
 
     def __init__(self, engine: Engine, questions: Questions, spec: AccuracySpec, name: str, asked: Sequence[int]):
-        self.key = (engine.url, name)
         self.sent = threading.Event()
         """Set when the first request is sent: from then on this thread mostly waits."""
         self.answered = threading.Event()
@@ -42,6 +45,10 @@ class Asking:
         self._thread = threading.Thread(target=self._work, name=f"asking {name}", daemon=True)
         self._thread.start()
 
+    def is_for(self, engine: Engine, name: str) -> bool:
+        """Whether it still goes on, and asks that task of that very engine."""
+        return not self._dropped and self._engine is engine and self._name == name
+
     def begin(self) -> None:
         """It is their turn; does nothing when it was before. Raises CellFailed when the engine does not answer."""
         if self._turn.is_set():
@@ -54,9 +61,11 @@ class Asking:
         self._turn.set()
 
     def drop(self) -> None:
-        """Give up, whether begun or not."""
+        """Give up, whether begun or not. What it prepares is shared with whoever asks the same task, so its end is awaited."""
         self._dropped = True
         self._turn.set()
+        if self._thread is not threading.current_thread():
+            self._thread.join(DROP_S)
 
     def ended(self, patience_s: float) -> bool:
         """Whether all is scored, after waiting for it so long at most."""
@@ -126,7 +135,7 @@ def take(engine: Engine, name: str) -> Asking | None:
     """What was started ahead for a task of this engine; anything else that was is dropped."""
     global _ahead
     taken, _ahead = _ahead, None
-    if taken is not None and taken.key != (engine.url, name):
+    if taken is not None and not taken.is_for(engine, name):
         taken.drop()
         return None
     return taken

@@ -61,7 +61,7 @@ def test_it_is_ready_before_its_turn_and_waits_for_it(spec, tmp_path):
     thread.start()
     while asking._ahead is None:
         time.sleep(0.01)
-    assert asking._ahead.key[1] == second and not asking._ahead.sent.is_set()
+    assert asking._ahead.is_for(engine, second) and not asking._ahead.sent.is_set()
     hold.set()
     thread.join(20)
     assert not thread.is_alive() and asked_of(server)[:12] == ["first"] * 12
@@ -113,3 +113,29 @@ def test_another_threads_random_numbers_are_no_guess(spec, tmp_path):
         stop.set()
         thread.join()
     assert all(sample.parsed for sample in measured.samples)
+
+
+def test_a_next_task_that_cannot_be_loaded_fails_its_own_cell_alone(spec, tmp_path):
+    server = Server(lambda colour, _: (colour, "stop"))
+    engine, (first, second) = engine_of(server, tmp_path), spec.tasks
+    (tmp_path / "second" / "data.py").write_text("raise ConnectionError('no data here')")
+    assert measure(engine, spec, first, second).metrics["score"].value == 1.0
+    with pytest.raises(CellFailed, match="no data here"):
+        measure(engine, spec, second)
+
+
+def test_counters_that_do_not_come_between_two_tasks_cost_neither(spec, tmp_path):
+    server = Server(lambda colour, _: (colour, "stop"))
+    engine, (first, second) = engine_of(server, tmp_path), spec.tasks
+    calls = 0
+
+    def metrics():
+        nonlocal calls
+        calls += 1
+        if calls == 3:
+            raise CellFailed("timed out")
+        return {}
+
+    engine.metrics = metrics
+    assert measure(engine, spec, first, second).metrics["score"].value == 1.0
+    assert measure(engine, spec, second).metrics["score"].value == 1.0
