@@ -232,10 +232,11 @@ def _verdict(comparison: SpeedComparison) -> str:
 
 def memory(records: Iterable[Record]) -> Table:
     """What the engine took, split; the device's peak never stands alone."""
-    rows, reasons = [], []
+    rows, reasons, split = [], [], False
     for record in records:
         if record.cell.workload != "memory" or record.status != "done":
             continue
+        split |= record.provenance.identity.get("engine", {}).get("tensor_parallel_size", 1) > 1
         row = {"variant": record.cell.variant, "load": record.cell.point["load"]}
         for title, name in MEMORY:
             metric = record.metrics.get(name, Metric.missing("GiB", "not measured"))
@@ -248,6 +249,9 @@ def memory(records: Iterable[Record]) -> Table:
     if rows:
         notes.append("vLLM fills the KV cache with what it is given, so the device's peak alone says nothing. "
                      "`rest` is the device's peak less weights, KV cache and graphs.")  # fmt: skip
+    if split:
+        notes.append("Over several cards the sizes are those of one card, its peak that of the fullest; tokens and PSS are "
+                     "the whole engine's.")  # fmt: skip
     return Table("Memory", pd.DataFrame(rows), notes)
 
 

@@ -1,8 +1,13 @@
-"""The code paths of a GPU on a real one: NVML, the choice of the card, the engine's memory and its return."""
+"""The code paths of a GPU on a real one: NVML, the choice of the card, the engine's memory and its return, its kernel, and
+whether it takes what was forecast."""
 
 from __future__ import annotations
 
+import json
+import math
+import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -10,7 +15,9 @@ from harness import device, engine, environments, limits, room
 from harness.demo import MODEL_DIR
 from harness.guard import descendants
 from harness.monitor import Monitor
+from harness.shape import QWEN3_VL_8B
 from harness.suite import EngineSettings
+from tests.quantize.shapes import qwen3_vl
 
 
 def _no_card() -> bool:
@@ -91,3 +98,57 @@ def test_the_device_s_rates_are_those_of_a_gpu():
 def test_no_process_of_the_engine_is_left(served):
     assert len(served["processes"]) > 1
     assert not [pid for pid in served["processes"] if Path(f"/proc/{pid}").exists()]
+
+
+TEXT = QWEN3_VL_8B["text_config"]
+SIZES = {"hidden": TEXT["hidden_size"], "mlp": TEXT["intermediate_size"], "layers": TEXT["num_hidden_layers"],
+         "heads": TEXT["num_attention_heads"], "kv_heads": TEXT["num_key_value_heads"], "head_dim": TEXT["head_dim"],
+         "vocabulary": 768, "vision": 128, "vision_mlp": 384, "blocks": 4}  # fmt: skip
+"""The 8B model's language layers, the demo model's vocabulary and vision tower."""
+GROUP = 128
+WEIGHTS = {"num_bits": 4, "type": "int", "symmetric": True, "strategy": "group", "group_size": GROUP}
+
+
+def int4_of_8b(folder: Path) -> int:
+    """Write a checkpoint of SIZES in INT4 without its weights (vLLM draws them: `--load-format dummy`); its bytes with them."""
+    shutil.copytree(MODEL_DIR, folder, ignore=shutil.ignore_patterns("*.safetensors"))
+    config: dict[str, Any] = json.loads((folder / "config.json").read_text())
+    config["text_config"] |= TEXT | {"vocab_size": SIZES["vocabulary"]}
+    config["vision_config"]["out_hidden_size"] = SIZES["hidden"]
+    table = {name: math.prod(shape) for name, shape in qwen3_vl(**SIZES).items()}
+    packed = sum(size for name, size in table.items() if ".layers." in name and "proj" in name)
+    plain = sum(table.values()) - packed
+    config["quantization_config"] = {
+        "quant_method": "compressed-tensors",
+        "format": "pack-quantized",
+        "ignore": ["re:.*visual.*", "lm_head"],
+        "config_groups": {"group_0": {"targets": ["Linear"], "weights": WEIGHTS}},
+    }
+    (folder / "config.json").write_text(json.dumps(config))
+    return plain * 2 + packed // 2 + packed // GROUP * 2
+
+
+@pytest.fixture(scope="module")
+def deep(tmp_path_factory):
+    """The 8B model's language layers in INT4, served: what was forecast and what vLLM said."""
+    place = tmp_path_factory.mktemp("deep")
+    settings = SETTINGS.model_copy(
+        update={"gpu_memory_utilization": 0.8, "max_model_len": 8192, "extra_args": ["--load-format", "dummy"]}
+    )
+    size = int4_of_8b(place / "model")
+    expected = room.forecast(place / "model", settings, size)
+    if room.faults("int4", expected, settings) or device.describe()["memory_gib"] < 40:
+        pytest.skip("needs a card of 40 GiB: on a smaller one the allowance is more than 5 % of the KV cache")
+    with engine.serving(place / "model", settings, place / "log", "deep") as running:
+        return expected, running.facts, device.describe()["memory_gib"] * settings.gpu_memory_utilization
+
+
+def test_the_forecast_is_within_5_percent_of_what_vllm_takes(deep):
+    expected, facts, usable = deep
+    assert expected.weights_gib == pytest.approx(facts.weights_gib, rel=0.05)
+    assert expected.cache_gib(usable) == pytest.approx(facts.kv_cache_gib, rel=0.05)
+    assert facts.kv_cache_tokens == pytest.approx(facts.kv_cache_gib / expected.request_gib * expected.tokens, rel=0.01)
+
+
+def test_the_kernel_of_the_packed_layers_is_read_from_vllm(deep):
+    assert deep[1].kernel in ("MacheteLinearKernel", "MarlinLinearKernel")

@@ -70,12 +70,14 @@ def _said(engine: Engine) -> dict[str, Metric]:
 
 
 def _other(engine: Engine, metrics: dict[str, Metric]) -> Metric:
-    """The rest of the device's peak: activations, CUDA context, workspaces, fragmentation, and what was there before."""
+    """The rest of the device's peak: activations, CUDA context, workspaces, fragmentation, and what was there before.
+
+    All of it is one card's: vLLM tells each worker's share, and the peak is the fullest card's.
+    """
     if environments.is_cpu():
         return Metric.missing("GiB", "no GPU: measured on a CPU", "computed")
     peak = metrics["device_peak_gib"].value
     parts = [metrics[name].value for name in ("weights_gib", "kv_cache_gib", "graphs_gib")]
     if peak is None or parts[0] is None or parts[1] is None:
         return Metric.missing("GiB", "needs the device's peak, the weights and the KV cache", "computed")
-    cards = engine.settings.tensor_parallel_size
-    return Metric(value=peak - cards * sum(v or 0.0 for v in parts), unit="GiB", source="computed")
+    return Metric(value=peak - sum(v or 0.0 for v in parts), unit="GiB", source="computed")
