@@ -18,6 +18,8 @@ KEPT = (
     "demo_h200",
     "controls_h200",
     "qwen3_vl_8b_h100",
+    "qwen3_vl_8b_decode_h100",
+    "qwen3_vl_8b_graphs_h100",
     "qwen3_vl_8b_kernels_h100",
     "qwen3_vl_8b_two_h100",
 )

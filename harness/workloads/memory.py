@@ -51,25 +51,25 @@ class Memory:
         delta = {name: value - before.get(name, 0.0) for name, value in engine.metrics().items()}
         seen = monitor.metrics()
         metrics = _said(engine) | {name: seen[name] for name in ("device_peak_gib", "process_peak_gib", "pss_peak_gib")}
-        metrics["other_gib"] = _other(engine, metrics)
+        metrics["other_gib"] = _other(metrics)
         broken = broken_rules(result, delta, requests, spec.load.output_len)
         return Measurement(metrics, status="invalid" if broken else "done", reason="; ".join(broken) or None)
 
 
 def _said(engine: Engine) -> dict[str, Metric]:
-    """The engine's own figures; the KV cache's size follows from its tokens where the log leaves it out."""
+    """The engine's own figures; one card's share of the KV cache follows from its tokens where the log leaves it out."""
     found = {}
     for name, unit in SAID.items():
         value = getattr(engine.facts, name)
         found[name] = Metric(value=value, unit=unit, reason=engine.facts.reasons.get(name), source="log")
     tokens = found["kv_cache_tokens"].value
     if found["kv_cache_gib"].value is None and tokens is not None:
-        size = tokens * limits.kv_bytes_per_token(engine.checkpoint) / 2**30
+        size = tokens * limits.kv_bytes_per_token(engine.checkpoint) / engine.settings.tensor_parallel_size / 2**30
         found["kv_cache_gib"] = Metric(value=size, unit="GiB", source="computed")
     return found
 
 
-def _other(engine: Engine, metrics: dict[str, Metric]) -> Metric:
+def _other(metrics: dict[str, Metric]) -> Metric:
     """The rest of the device's peak: activations, CUDA context, workspaces, fragmentation, and what was there before.
 
     All of it is one card's: vLLM tells each worker's share, and the peak is the fullest card's.
