@@ -176,14 +176,14 @@ def _plan(given: argparse.Namespace) -> int:
     from harness.executors import executor
     from harness.plan import make_plan
     from harness.progress import results
-    from harness.run import placing_faults, preflight
+    from harness.run import preflight, refusals
     from reports import plan as report
 
     suite, folder = _suite_and_folder(given)
     with executor(suite) as where:
         plan = make_plan(suite, given.checkpoints, given.only)
         report.show(plan, folder, results(), where)
-        Refused.if_any([*plan.faults, *placing_faults(plan, folder, given.checkpoints, where)] or preflight(plan, folder))
+        Refused.if_any(refusals(plan, folder, given.checkpoints, where) or preflight(plan, folder))
     return 0
 
 
@@ -191,13 +191,14 @@ def _quantize(given: argparse.Namespace) -> int:
     from harness.executors import executor
     from harness.plan import make_plan
     from harness.progress import Reporter
-    from harness.run import build_variants
+    from harness.run import build_variants, folder_faults
 
     suite, folder = _suite_and_folder(given)
     with executor(suite) as where, Reporter() as report:
         plan = make_plan(suite, given.checkpoints, given.only)
         # --force is the remedy for a damaged product, so its fault does not stand in the way.
-        Refused.if_any(f for f in plan.faults if not (given.force and "--force" in f.right))
+        faults = [*folder_faults(plan, folder, given.checkpoints), *plan.faults]
+        Refused.if_any(f for f in faults if not (given.force and "--force" in f.right))
         variants = [v for v in plan.variants if v.recipe] if given.force else plan.to_build()
         failures = build_variants(plan, variants, folder.logs, where, report, given.force)
     for variant in make_plan(suite, given.checkpoints, given.only).variants:

@@ -50,6 +50,17 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
 
 
+def unwritable(folder: Path) -> str | None:
+    """Why nothing can be written into a folder, there or not, or None. Tried, not read from its mode: root may write
+    where /proc or a disk mounted read-only takes nothing."""
+    place = next(p for p in (folder.absolute(), *folder.absolute().parents) if p.exists())
+    try:
+        with tempfile.TemporaryDirectory(prefix=".", dir=place):
+            return None
+    except OSError as error:
+        return f"{place} takes no new file ({error.strerror})"
+
+
 def digest(value: Any, length: int = 16) -> str:
     """A hash of a JSON value, independent of key order: the first `length` hex digits of its SHA-256."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)

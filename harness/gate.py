@@ -82,8 +82,19 @@ def judge(run: RunFolder, policy: Policy, baseline: RunFolder | None = None) -> 
     verdicts += _speedups(run, policy)
     verdicts += _history(run, policy, baseline)
     if not verdicts:
-        raise Refused(Fault(str(run.path), "holds nothing to judge: no candidate was compared with its baseline"))
+        raise Refused(_nothing(run, policy))
     return verdicts
+
+
+def _nothing(run: RunFolder, policy: Policy) -> Fault:
+    """Why there is no line at all: a policy that asks for nothing that the Run measured, or a Run without a candidate."""
+    sections = {"latency": "speed", "throughput": "speed", "memory": "memory"}
+    measured = dict.fromkeys(sections[r.cell.workload] for r in run.records() if r.cell.workload in sections)
+    unasked = [name for name in measured if getattr(policy, name) is None]
+    if unasked:
+        right = f"give the policy {' and '.join(f'`{name}:`' for name in unasked)}, see docs/ci.md"
+        return Fault(str(run.path), f"measured {' and '.join(unasked)} alone, which the policy does not ask for", right)
+    return Fault(str(run.path), "holds nothing to judge: no candidate was compared with its baseline")
 
 
 def _check(policy: Policy) -> None:

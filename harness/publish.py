@@ -294,7 +294,7 @@ def _remarks(subject: Subject) -> Iterator[str]:
         yield "WARNING: base_model is not known and stays as the card has it; name it with --base-model OWNER/NAME"
     for suite in (card_results.suite_name(run) for run in subject.runs):
         if suite not in subject.outcomes:
-            yield f"suite {suite} has no gate: nothing was judged"
+            yield f"suite {suite} has no gate section, so the card tells no verdict; `gate` judges by default figures"
 
 
 def _no_secrets(changes: Sequence[Change], branch: Branch) -> None:

@@ -36,7 +36,7 @@ def run_suite(
     """
     with executor(suite) as where:
         plan = make_plan(suite, checkpoints, only)
-        Refused.if_any([*folder.faults(), *plan.faults, *placing_faults(plan, folder, checkpoints, where, fresh)])
+        Refused.if_any(refusals(plan, folder, checkpoints, where, fresh))
         folder = remote.of_run(folder, store_of(suite))
         try:
             _make_ready(plan, folder, where, fresh)
@@ -139,10 +139,21 @@ def finish(tasks: list[Task], where: Executor, report: Reporter) -> list[str]:
     return failures
 
 
-def placing_faults(plan: Plan, folder: RunFolder, checkpoints: Path, where: Executor, fresh: bool = False) -> list[Fault]:
+def refusals(plan: Plan, folder: RunFolder, checkpoints: Path, where: Executor, fresh: bool = False) -> list[Fault]:
+    """All that stands against carrying out a plan but its documents, which `preflight` looks at when this finds nothing."""
+    return [*folder_faults(plan, folder, checkpoints), *plan.faults] or _placing_faults(plan, folder, checkpoints, where, fresh)
+
+
+def folder_faults(plan: Plan, folder: RunFolder, checkpoints: Path) -> list[Fault]:
+    """Why the Run's folder, or the one where variants are to be built, cannot be written."""
+    found = folder.faults()
+    if plan.to_build() and (why := files.unwritable(checkpoints)):
+        found.append(Fault(str(checkpoints), f"cannot be written: {why}", "name another folder with --checkpoints"))
+    return found
+
+
+def _placing_faults(plan: Plan, folder: RunFolder, checkpoints: Path, where: Executor, fresh: bool) -> list[Fault]:
     """Why the executor cannot do it: tasks larger than any machine, folders that its machines do not see."""
-    if plan.faults:
-        return []
     unbuilt = build.tasks(plan, plan.to_build(), folder.logs, where)
     cells = [cell for cell in plan.cells if not cell.taken]
     measured = [_task(chain) for chain in chains(plan, cells, folder.path, where.slots > 1)]

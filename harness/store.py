@@ -171,6 +171,8 @@ class RunFolder:
             if strange:
                 what = f"is no Run and holds other files ({sorted(strange)[0]})"
                 return [Fault(str(self.path), what, "name another folder with --output")]
+        if why := files.unwritable(self.path):
+            return [Fault(str(self.path), f"cannot be written: {why}", "name another folder with --output")]
         return []
 
     def set_aside(self) -> Path | None:

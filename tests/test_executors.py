@@ -243,8 +243,8 @@ def test_an_executor_that_is_unknown_or_not_installed_is_one_line(write_suite, m
 def test_a_fixed_port_and_engines_side_by_side_are_refused(plan, tmp_path):
     plan.suite = plan.suite.model_copy(update={"engine": plan.suite.engine.model_copy(update={"port": 8000})})
     places = RunFolder(tmp_path / "r"), tmp_path
-    assert run.placing_faults(plan, *places, Local(Cluster(), ["a"])) == []
-    found = run.placing_faults(plan, *places, Local(Cluster(), ["a", "b"]))
+    assert run.refusals(plan, *places, Local(Cluster(), ["a"])) == []
+    found = run.refusals(plan, *places, Local(Cluster(), ["a", "b"]))
     assert "engine.port: is one port for engines that run side by side" in str(found[0])
 
 

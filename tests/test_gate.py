@@ -10,6 +10,7 @@ from harness.errors import Refused
 from harness.policy import AccuracyPolicy, MemoryPolicy, Policy, SpeedPolicy, load_policy
 from harness.record import CellId, Metric, Record, TokenScores
 from tests.conftest import record, run_of, sample
+from tests.runs import memory_record, speed_record
 from tests.test_compare import arms
 from tests.test_compare_speed import trial, trials
 
@@ -138,6 +139,12 @@ def test_arms_that_differ_are_refused_and_nothing_to_judge_is_refused(tmp_path):
         gate.judge(accuracy_run(tmp_path / "r", 9, 0, 0, engine={"max_num_seqs": 32, "enforce_eager": None}), POLICY)
     with pytest.raises(Refused, match="nothing to judge"):
         gate.judge(run_of(tmp_path / "one", (record("a", "1"), arms(9, 0, 0)[0])), POLICY)
+
+
+def test_a_policy_that_asks_for_nothing_measured_is_named(tmp_path):
+    run = run_of(tmp_path / "r", (speed_record("a", "text", 1, 1, 1.0), []), (memory_record("b", 7.0), []))
+    with pytest.raises(Refused, match=r"measured speed and memory alone.*give the policy `speed:` and `memory:`"):
+        gate.judge(run, POLICY)
 
 
 def test_the_noise_floor_is_told_and_blocks_when_the_baseline_is_not_itself(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -97,3 +98,11 @@ def test_a_run_json_of_another_kind_is_refused(tmp_path, facts):
     (tmp_path / "run.json").write_text(text)
     with pytest.raises(Refused, match="cannot be read"):
         RunFolder(tmp_path).read()
+
+
+def test_a_place_that_takes_no_file_is_refused_before_any_work(tmp_path):
+    assert RunFolder(tmp_path / "a" / "b").faults() == [] and list(tmp_path.iterdir()) == []
+    (tmp_path / "file").write_text("")
+    for place in (Path("/proc/nope/r"), tmp_path / "file" / "r"):
+        (fault,) = RunFolder(place).faults()
+        assert "cannot be written" in fault.what and "--output" in fault.right

@@ -28,7 +28,7 @@ def test_the_card_is_shown_and_nothing_is_written(server, run, capfd):
     told = capfd.readouterr()
     assert "+base_model_relation: quantized" in told.out and "+## Measured results" in told.out
     assert told.out.startswith("--- README.md") and "new: evaluation/s.json; changed: README.md" in told.err
-    assert "suite s has no gate: nothing was judged" in told.err and "nothing was written" in told.err
+    assert "suite s has no gate section" in told.err and "nothing was written" in told.err
     assert not server.commits and {one.method for one in server.asked} == {"GET"}
     assert {p: p.read_bytes() for p in run.path.rglob("*") if p.is_file()} == before
     assert not (run.path.parent / "state").exists()
