@@ -9,7 +9,7 @@ from pathlib import Path
 
 from harness import engine
 from harness.errors import Fault, Refused
-from harness.plan import readable_faults, resolve_model
+from harness.plan import resolve_model, served_faults
 from harness.progress import Reporter
 from harness.suite import EngineSettings
 
@@ -23,7 +23,7 @@ def infer(
     for option, value in (("--max-tokens", max_tokens), ("--max-model-len", max_model_len)):
         if value is not None and value < 1:
             faults.append(Fault(option, f"is {value}", "use 1 or more"))
-    Refused.if_any([*readable_faults(folder), *faults])
+    Refused.if_any([*served_faults(folder), *faults])
     settings = EngineSettings(images_per_prompt=max(1, len(images)), max_model_len=max_model_len, max_num_seqs=1)
     with tempfile.TemporaryDirectory() as logs:
         report.stage(f"starting vLLM on {folder}")

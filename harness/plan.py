@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,7 +20,7 @@ from harness.errors import Fault, Refused
 from harness.record import SCHEMA_VERSION, CellId, Record, cell_label
 from harness.suite import Shape, Suite
 from harness.workloads import Relative, workload
-from quantize import fit, readable, verify
+from quantize import calibration, fit, verify
 from quantize.checkpoint import tensors
 from quantize.recipe import Recipe
 
@@ -184,49 +185,76 @@ def content_hash(folder: Path) -> str:
 
 def make_plan(suite: Suite, checkpoints: Path, only: str | None = None) -> Plan:
     """Resolve the suite; raises Refused when there is no source, else collects all faults in the plan."""
-    source = resolve_model(suite.model)
-    faults: list[Fault] = []
-    variants = [_planned(suite, name, source, checkpoints, faults) for name in suite.variants]
-    if not any(True for _ in suite.workloads.named()):
-        faults.append(Fault("workloads", "is empty: nothing would be measured", "for example accuracy: {tasks: [demo_vl]}"))
+    points, faults = _points(suite)
+    try:
+        source = resolve_model(suite.model)
+    except Refused as refused:
+        given = [_given(name, suite) for name, v in suite.variants.items() if v.run or v.checkpoint]
+        raise Refused(*refused.faults, *dict.fromkeys([*faults, *(f for _, found in given for f in found)])) from None
+    variants = []
+    for name, asked in suite.variants.items():
+        planned, found = _given(name, suite) if asked.run or asked.checkpoint else _made(name, suite, source, checkpoints)
+        variants.append(planned)
+        faults += found
     reference = next(v.content for v in variants if v.name == suite.baseline)
-    cells = every = [cell for variant in variants for cell in _cells(suite, variant, reference, faults)]
+    cells = every = [cell for variant in variants for cell in _cells(suite, variant, reference, points)]
     if only:
         kept = [c for c in every if fnmatch.fnmatch(c.label, only) or fnmatch.fnmatch(c.label, f"*{only}*")]
         if not kept and not faults:
             faults.append(Fault(f"--only {only}", "matches no Cell" + nearest(only, [c.label for c in every])))
         cells = kept
-    faults += [f for name in suite.variants for f in engine.setting_faults(suite.engine_of(name))]
     plan = Plan(suite, source, variants, cells, every, list(dict.fromkeys(faults)))
-    plan.faults += _device_faults(plan) + _twins(plan) + _random_faults(plan)
+    plan.faults += _calibration_faults(plan) + _device_faults(plan) + _twins(plan) + _random_faults(plan)
     return plan
 
 
-def _planned(suite: Suite, name: str, source: Path, checkpoints: Path, faults: list[Fault]) -> PlannedVariant:
-    variant = suite.variants[name]
-    if variant.run:
+def _points(suite: Suite) -> tuple[dict[str, list[dict[str, Any]]], list[Fault]]:
+    """Each workload's points, and what is wrong with workloads and engine settings whatever the checkpoints are."""
+    points: dict[str, list[dict[str, Any]]] = {}
+    faults: list[Fault] = []
+    for name, spec in suite.workloads.named():
+        kind = workload(name)
         try:
-            taken = elsewhere.records_of(variant.run, name, [kind for kind, _ in suite.workloads.named()])
+            points[name] = kind.points(spec)
         except Refused as refused:
-            faults += [Fault(f"variants.{name}.run: {f.where}", f.what, f.right) for f in refused.faults]
-            return PlannedVariant(name, "run", variant.run)
-        return PlannedVariant(name, "run", variant.run, content=taken[0].provenance.identity["checkpoint"], taken=taken)
-    if variant.checkpoint:
-        found = checkpoint_faults(variant.checkpoint) or readable_faults(variant.checkpoint)
-        faults += found
-        return PlannedVariant(
-            name, "checkpoint", variant.checkpoint, content=None if found else content_hash(variant.checkpoint)
-        )
+            faults += refused.faults
+            continue
+        measured = [suite.engine_of(v) for v, asked in suite.variants.items() if not asked.run]
+        faults += [fault for settings in measured for point in points[name] for fault in kind.faults(spec, point, settings)]
+    if not any(True for _ in suite.workloads.named()):
+        faults.append(Fault("workloads", "is empty: nothing would be measured", "for example accuracy: {tasks: [demo_vl]}"))
+    faults += [fault for name in suite.variants for fault in engine.setting_faults(suite.engine_of(name))]
+    return points, faults
+
+
+def _given(name: str, suite: Suite) -> tuple[PlannedVariant, list[Fault]]:
+    """A variant that is there already, as a Run or as a checkpoint, and what is wrong with it."""
+    asked = suite.variants[name]
+    if asked.run:
+        try:
+            taken = elsewhere.records_of(asked.run, name, [kind for kind, _ in suite.workloads.named()])
+        except Refused as refused:
+            faults = [Fault(f"variants.{name}.run: {f.where}", f.what, f.right) for f in refused.faults]
+            return PlannedVariant(name, "run", asked.run), faults
+        content = taken[0].provenance.identity["checkpoint"]
+        return PlannedVariant(name, "run", asked.run, content=content, taken=taken), []
+    assert asked.checkpoint is not None
+    faults = checkpoint_faults(asked.checkpoint) or served_faults(asked.checkpoint, f"variants.{name}: ")
+    content = None if faults else content_hash(asked.checkpoint)
+    return PlannedVariant(name, "checkpoint", asked.checkpoint, content=content), faults
+
+
+def _made(name: str, suite: Suite, source: Path, checkpoints: Path) -> tuple[PlannedVariant, list[Fault]]:
+    """The source itself, or a recipe's product, built or not."""
+    variant = suite.variants[name]
     if not variant.recipe:
-        found = readable_faults(source)
-        faults += found
-        return PlannedVariant(name, "source", source, content=content_hash(source))
+        found = served_faults(source, f"variants.{name}: ")
+        return PlannedVariant(name, "source", source, content=content_hash(source)), found
     try:
         quantize = environments.quantize()
         versions = quantize.versions(environments.QUANTIZE_PACKAGES)
     except Refused as refused:
-        faults += refused.faults
-        return PlannedVariant(name, "recipe", checkpoints / name, variant.recipe)
+        return PlannedVariant(name, "recipe", checkpoints / name, variant.recipe), list(refused.faults)
     key = files.digest(
         {
             "source": content_hash(source),
@@ -238,13 +266,13 @@ def _planned(suite: Suite, name: str, source: Path, checkpoints: Path, faults: l
     )
     path = checkpoints / f"{name.removesuffix(f'@{variant.settings}')}-{key}"
     found, facts = fit.plan_recipe(source, variant.recipe, _kernel_target(), suite.calibration, quantize.python)
-    faults += [Fault(f"variants.{name}: {f.where}", f.what, f.right) for f in found]
+    faults = [Fault(f"variants.{name}: {f.where}", f.what, f.right) for f in found]
     planned = PlannedVariant(name, "recipe", path, variant.recipe, fit=facts)
     if path.exists():
         damage = checkpoint_faults(path) or manifest_faults(path)
         faults += damage
         planned.content = None if damage else content_hash(path)
-    return planned
+    return planned, faults
 
 
 def manifest_faults(checkpoint: Path) -> list[Fault]:
@@ -260,9 +288,16 @@ def manifest_faults(checkpoint: Path) -> list[Fault]:
     return []
 
 
-def readable_faults(checkpoint: Path) -> list[Fault]:
-    """A quantization section that the installed vLLM's compressed-tensors cannot read is refused before any engine."""
-    return readable.readable(checkpoint) if engine.is_quantized(checkpoint) else []
+def served_faults(checkpoint: Path, who: str = "") -> list[Fault]:
+    """What a server would refuse, or answer noise from, is refused before any engine; where: file, tensor or field."""
+    found = _unservable(checkpoint, content_hash(checkpoint))
+    return [Fault(f"{who}{files.shown(checkpoint)}: {f.where}", f.what, f.right) for f in found]
+
+
+@lru_cache
+def _unservable(checkpoint: Path, content: str) -> list[Fault]:
+    """`verify.servable_faults`, looked for once a checkpoint and content: many variants may serve one."""
+    return verify.servable_faults(checkpoint)
 
 
 def _kernel_target() -> str:
@@ -273,20 +308,16 @@ def _kernel_target() -> str:
     return "machete" if any(card in described["name"] for card in ("H100", "H200", "GH200", "H20")) else "marlin"
 
 
-def _cells(suite: Suite, variant: PlannedVariant, reference: str | None, faults: list[Fault]) -> Iterator[PlannedCell]:
+def _cells(
+    suite: Suite, variant: PlannedVariant, reference: str | None, points: dict[str, list[dict[str, Any]]]
+) -> Iterator[PlannedCell]:
     if variant.origin == "run":
         for record in variant.taken:
             yield PlannedCell(variant.name, record.cell.workload, record.cell.point, record.provenance.identity, record.cell)
         return
     for name, spec in suite.workloads.named():
         kind = workload(name)
-        try:
-            points = kind.points(spec)
-        except Refused as refused:
-            faults += refused.faults
-            continue
-        for point in points:
-            faults += kind.faults(spec, point, suite.engine_of(variant.name))
+        for point in points.get(name, ()):
             measured = kind.identity(spec, point)
             ready = variant.built
             if isinstance(kind, Relative):
@@ -307,6 +338,17 @@ def cell_identity(suite: Suite, variant: PlannedVariant, name: str, measured: di
         "versions": environments.serve().versions(environments.SERVE_PACKAGES),
         "device": {k: device.describe()[k] for k in ("kind", "name")},
     }
+
+
+def _calibration_faults(plan: Plan) -> list[Fault]:
+    """A data set on this disk that a build needs and that is not there; what a hub holds shows when it is asked."""
+    if not any(variant.recipe and variant.recipe.calibrates for variant in plan.to_build()):
+        return []
+    try:
+        calibration.local_files(plan.suite.calibration)
+    except Refused as refused:
+        return [Fault(f"calibration.dataset: {f.where}", f.what, f.right) for f in refused.faults]
+    return []
 
 
 def _twins(plan: Plan) -> list[Fault]:

@@ -49,25 +49,45 @@ class Prepared:
     facts: dict[str, Any]
 
 
+def local_files(calibration: Calibration) -> list[Path] | None:
+    """The files of a data set on this disk; None for the demo and for one of a hub. Raises Refused when there are none."""
+    path = Path(calibration.dataset).expanduser()
+    if calibration.dataset == "demo":
+        return None
+    if path.is_dir():
+        files = sorted(p for p in path.rglob("*") if p.suffix in (".jsonl", ".parquet"))
+        if not files:
+            raise Refused(
+                Fault(
+                    str(path),
+                    "holds neither a .jsonl nor a .parquet file",
+                    "put one line a sample into data.jsonl: question, answer, image (a path beside it)",
+                )
+            )
+        return files
+    if path.exists():
+        return [path]
+    if calibration.dataset.startswith((".", "/", "~")) or path.suffix in (".jsonl", ".parquet"):
+        raise Refused(
+            Fault(
+                calibration.dataset,
+                "no such file or folder",
+                'give "demo", a folder, a .jsonl or .parquet file, or a hub data set OWNER/NAME',
+            )
+        )
+    return None
+
+
 def read(calibration: Calibration) -> Iterator[Sample]:
     """Candidate samples in the seed's order, more than asked for where the data set has more."""
     limit = calibration.samples * CANDIDATES
+    files = local_files(calibration)
     if calibration.dataset == "demo":
         samples: Iterable[Sample] = _demo(calibration)
+    elif files is not None:
+        samples = _local(files, calibration)
     else:
-        path = Path(calibration.dataset).expanduser()
-        if path.exists():
-            samples = _local(path, calibration)
-        elif calibration.dataset.startswith((".", "/", "~")) or path.suffix in (".jsonl", ".parquet"):
-            raise Refused(
-                Fault(
-                    calibration.dataset,
-                    "no such file or folder",
-                    'give "demo", a folder, a .jsonl or .parquet file, or a hub data set OWNER/NAME',
-                )
-            )
-        else:
-            samples = _hub(calibration)
+        samples = _hub(calibration)
     for sample in islice(samples, limit):
         if not calibration.images:
             sample = _without_images(sample)
@@ -122,20 +142,8 @@ def _without_images(sample: Sample) -> Sample:
 # -- data sets on disk and on a hub ------------------------------------------------------------------------------------
 
 
-def _local(path: Path, calibration: Calibration) -> Iterator[Sample]:
-    """Rows of a folder's files, block by block in the seed's order, so that a large parquet file is never held whole."""
-    if path.is_dir():
-        files = sorted(p for p in path.rglob("*") if p.suffix in (".jsonl", ".parquet"))
-        if not files:
-            raise Refused(
-                Fault(
-                    str(path),
-                    "holds neither a .jsonl nor a .parquet file",
-                    "put one line a sample into data.jsonl: question, answer, image (a path beside it)",
-                )
-            )
-    else:
-        files = [path]
+def _local(files: list[Path], calibration: Calibration) -> Iterator[Sample]:
+    """Rows of files, block by block in the seed's order, so that a large parquet file is never held whole."""
     blocks = [block for file in files for block in _blocks(file)]
     for which in _order(len(blocks), calibration.seed):
         file, read_rows = blocks[which]

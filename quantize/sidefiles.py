@@ -36,7 +36,7 @@ def side_file_faults(checkpoint: Path, source: Path | None, config: dict[str, An
     """Missing or changed files; without a source, what can be told from the checkpoint alone."""
     faults = _tokenizer_faults(checkpoint, source)
     if source is None:
-        return faults + _missing_alone(checkpoint, config)
+        return faults + missing_files(checkpoint, config)
     for name in FILES:
         theirs, ours = source / name, checkpoint / name
         if theirs.is_file() and not ours.is_file():
@@ -46,7 +46,8 @@ def side_file_faults(checkpoint: Path, source: Path | None, config: dict[str, An
     return faults
 
 
-def _missing_alone(checkpoint: Path, config: dict[str, Any]) -> list[Fault]:
+def missing_files(checkpoint: Path, config: dict[str, Any]) -> list[Fault]:
+    """Files without which no server takes a text, or a picture."""
     faults = []
     if not any((checkpoint / n).is_file() for n in ("tokenizer.json", "vocab.json", "tokenizer.model")):
         faults.append(Fault("tokenizer.json", "missing", "the tokenizer files of the source model"))

@@ -25,8 +25,9 @@ from quantize.checkpoint import (
     weight_files,
 )
 from quantize.fit import named_modules
+from quantize.readable import readable
 from quantize.recipe import Model
-from quantize.sidefiles import side_file_faults
+from quantize.sidefiles import missing_files, side_file_faults
 from quantize.values import is_packed, some, source_faults, tie_faults, value_faults
 
 
@@ -139,7 +140,9 @@ def verify(checkpoint: Path, source: Path | None = None) -> Report:
     ]
     if table:
         checks += [
+            (SECTION, lambda: _missing_section(config, table)),
             (SECTION, lambda: _section_faults(config, table)),
+            (SECTION, lambda: readable(checkpoint)),
             (SECTION, lambda: _scheme_faults(config, table)),
             (SECTION, lambda: _placement_faults(config, table)),
             ("tensors", lambda: value_faults(table)),
@@ -156,6 +159,24 @@ def verify(checkpoint: Path, source: Path | None = None) -> Report:
         except UNREADABLE as error:
             faults.append(_unreadable(SECTION, error))
     return _report(checkpoint, source, faults, structure, storage(checkpoint))
+
+
+def servable_faults(checkpoint: Path) -> list[Fault]:
+    """What a server refuses or answers noise from, whoever made the checkpoint and in whatever format: a section that
+    cannot be read here, packed weights without one, damaged scales and norms, no tokenizer or preprocessor. A part of
+    what `verify` finds."""
+    faults: list[Fault] = []
+    try:
+        config, table = read_config(checkpoint), _read(checkpoint, faults)
+    except Refused as refused:
+        return list(refused.faults)
+    checks: list[tuple[str, Callable[[], list[Fault]]]] = [
+        (SECTION, lambda: readable(checkpoint)),
+        (SECTION, lambda: _missing_section(config, table)),
+        ("tensors", lambda: value_faults(table)),
+        ("side files", lambda: missing_files(checkpoint, config)),
+    ]
+    return faults + [fault for where, check in checks for fault in _tried(where, check)]
 
 
 SECTION = "config.json: quantization_config"
@@ -238,16 +259,16 @@ def _index_faults(checkpoint: Path, table: dict[str, Tensor]) -> list[Fault]:
     return faults
 
 
+def _missing_section(config: dict[str, Any], table: dict[str, Tensor]) -> list[Fault]:
+    packed = sum(name.endswith(".weight_packed") for name in table)
+    if not packed or config.get("quantization_config") or (config.get("text_config") or {}).get("quantization_config"):
+        return []
+    right = "the section the build wrote; without it a server reads noise or refuses"
+    return [Fault(SECTION, f"missing, yet {packed} Linears are packed", right)]
+
+
 def _section_faults(config: dict[str, Any], table: dict[str, Tensor]) -> list[Fault]:
     section, packed = config.get("quantization_config"), [n for n in table if n.endswith(".weight_packed")]
-    if packed and not section:
-        return [
-            Fault(
-                "config.json: quantization_config",
-                f"missing, yet {len(packed)} Linears are packed",
-                "the section the build wrote; without it a server reads noise or refuses",
-            )
-        ]
     if not section:
         return []
     if section.get("quant_method") not in (None, "compressed-tensors"):

@@ -152,13 +152,62 @@ def test_a_folder_that_is_no_checkpoint(write_suite, tmp_path):
     ]
 
 
-def test_a_field_that_the_servers_compressed_tensors_does_not_know(write_suite, tmp_path, checkpoint):
+def test_a_model_that_is_not_there_hides_no_other_fault(write_suite, tmp_path):
+    text = (
+        SUITE.replace("{model}", "nowhere").replace("demo_vl", "demo_v").replace("bf16: {}", "bf16: {}\n  x: {checkpoint: y}")
+    )
+    with pytest.raises(Refused) as caught:
+        plan(write_suite(text), tmp_path, "engine.extra_args=[--port=1]")
+    said = [str(f) for f in caught.value.faults]
+    assert len(said) == 4 and said[0].startswith("model nowhere: there is no such folder")
+    assert "unknown task 'demo_v'" in said[1] and "--port=1" in said[2] and said[3].startswith("y: there is no such folder")
+
+
+def test_calibration_data_that_a_build_needs_and_that_are_not_there(write_suite, tmp_path, fake_quantize):
+    found = told(write_suite(INT4), tmp_path, "calibration.dataset=./nowhere")
+    assert found.startswith("calibration.dataset: ./nowhere: no such file or folder") and found.count("nowhere") == 1
+    (tmp_path / "empty").mkdir()
+    assert "holds neither a .jsonl nor" in told(write_suite(INT4), tmp_path, f"calibration.dataset={tmp_path / 'empty'}")
+    # Where nothing is calibrated nothing is missed.
+    rtn = INT4.replace("group_size: 128", "method: rtn, observer: minmax")
+    assert told(write_suite(rtn), tmp_path, "calibration.dataset=./nowhere") == ""
+
+
+def _invented(packed: Path) -> None:
+    def change(config):
+        config["quantization_config"]["config_groups"]["group_0"]["weights"]["invented"] = 1
+
+    shapes.edit_config(packed, change)
+
+
+def _without_section(packed: Path) -> None:
+    shapes.edit_config(packed, lambda config: config.pop("quantization_config"))
+
+
+def _nan(packed: Path) -> None:
+    def change(table):
+        name = next(n for n in table if n.endswith(".weight_scale"))
+        table[name][1][0, 0] = float("nan")
+
+    shapes.edit_tensors(packed, change)
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (_invented, "weights.invented: unknown to the installed compressed-tensors 0.17"),
+        (_without_section, "missing, yet 14 Linears are packed"),
+        (_nan, "values are NaN or Inf"),
+        (lambda packed: (packed / "preprocessor_config.json").unlink(), "without it no server takes a picture"),
+    ],
+)
+def test_a_checkpoint_that_no_server_reads_is_refused_with_its_variant(write_suite, tmp_path, checkpoint, damage, said):
     packed = shapes.write_quantized(tmp_path / "packed", checkpoint)
-    config = json.loads((packed / "config.json").read_text())
-    config["quantization_config"]["config_groups"]["group_0"]["weights"]["invented"] = 1
-    (packed / "config.json").write_text(json.dumps(config))
-    found = told(write_suite(SUITE.replace("bf16: {}", "bf16: {}\n  mine: {checkpoint: " + str(packed) + "}")), tmp_path)
-    assert "invented" in found and "compressed-tensors 0.17" in found
+    suite = write_suite(SUITE.replace("bf16: {}", "bf16: {}\n  mine: {checkpoint: " + str(packed) + "}"))
+    assert told(suite, tmp_path) == ""
+    damage(packed)
+    found = told(suite, tmp_path)
+    assert found.startswith(f"variants.mine: {packed}: ") and said in found
 
 
 def test_one_checkpoint_under_two_names_needs_repeat(write_suite, tmp_path):

@@ -194,6 +194,7 @@ def test_fields_the_installed_release_does_not_know_are_named_with_both_versions
     (fault,) = readable(packed)
     installed = metadata.version("compressed-tensors")
     assert "weights.rounding" in str(fault) and installed in str(fault) and "0.99.0" in str(fault)
+    assert lines(packed, None) == [str(fault)]
 
 
 def test_noise_changes_the_language_linears_and_nothing_else(source: Path, tmp_path: Path):
