@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from harness import __version__, cli_judge, cli_publish, cli_report
-from harness.errors import CellFailed, Fault, Refused
+from harness.errors import CellFailed, Fault, Refused, condensed
 
 
 def _suite_arguments(parser: argparse.ArgumentParser) -> None:
@@ -120,7 +120,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return int(given.do(given))
     except Refused as refused:
-        for fault in refused.faults:
+        for fault in _told(refused.faults, given):
             print(f"refused: {fault}", file=sys.stderr)
         return 2
     except CellFailed as error:
@@ -136,6 +136,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         where = f"{error.filename}: " if error.filename else ""
         print(f"failed: {where}{error.strerror or error}; what was measured before stays", file=sys.stderr)
         return 1
+
+
+def _told(faults: Sequence[Fault], given: argparse.Namespace) -> list[Fault]:
+    """A line for each thing that is wrong, with the line of the suite file where that is to be mended."""
+    found = condensed(faults)
+    if "suite" not in given:
+        return found
+    from harness import yaml_faults
+
+    return yaml_faults.located(found, given.suite, given.overrides)
 
 
 def _terminated(*_: object) -> None:

@@ -19,6 +19,23 @@ class Fault:
         return f"{line}; {self.right}" if self.right else line
 
 
+def condensed(faults: Iterable[Fault]) -> list[Fault]:
+    """The same faults with one line for each thing that is wrong, however many variants, tasks or documents it is wrong
+    with: `variants.a, variants.b: ignore ...` and `demo_vl: document 3, document 9: ...`. No name is left out."""
+    alike: dict[tuple[str, str], list[str]] = {}
+    for fault in faults:
+        alike.setdefault((fault.what, fault.right), []).append(fault.where)
+    return [Fault(_joined(list(dict.fromkeys(places))), what, right) for (what, right), places in alike.items()]
+
+
+def _joined(places: list[str]) -> str:
+    """Places in one, with what they have in common before or behind the colon told once."""
+    heads, rests = ([place.partition(": ")[side] for place in places] for side in (0, 2))
+    if len(set(rests)) == 1:
+        return ", ".join(heads) + (f": {rests[0]}" if rests[0] else "")
+    return f"{heads[0]}: {', '.join(rests)}" if len(set(heads)) == 1 else ", ".join(places)
+
+
 class Unlike(Fault):
     """Two arms were not measured alike, so a comparison would say nothing of the checkpoint."""
 

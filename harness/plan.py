@@ -220,7 +220,7 @@ def _points(suite: Suite) -> tuple[dict[str, list[dict[str, Any]]], list[Fault]]
             faults += refused.faults
             continue
         measured = [suite.engine_of(v) for v, asked in suite.variants.items() if not asked.run]
-        faults += [fault for settings in measured for point in points[name] for fault in kind.faults(spec, point, settings)]
+        faults += [fault for settings in measured for fault in kind.faults(spec, points[name], settings)]
     if not any(True for _ in suite.workloads.named()):
         faults.append(Fault("workloads", "is empty: nothing would be measured", "for example accuracy: {tasks: [demo_vl]}"))
     faults += [fault for name in suite.variants for fault in engine.setting_faults(suite.engine_of(name))]
@@ -239,7 +239,9 @@ def _given(name: str, suite: Suite) -> tuple[PlannedVariant, list[Fault]]:
         content = taken[0].provenance.identity["checkpoint"]
         return PlannedVariant(name, "run", asked.run, content=content, taken=taken), []
     assert asked.checkpoint is not None
-    faults = checkpoint_faults(asked.checkpoint) or served_faults(asked.checkpoint, f"variants.{name}: ")
+    who = f"variants.{name}.checkpoint: "
+    missing = [Fault(f"{who}{f.where}", f.what, f.right) for f in checkpoint_faults(asked.checkpoint)]
+    faults = missing or served_faults(asked.checkpoint, who)
     content = None if faults else content_hash(asked.checkpoint)
     return PlannedVariant(name, "checkpoint", asked.checkpoint, content=content), faults
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,45 @@ def duplicate_keys(node: Any, path: Path) -> Iterator[Fault]:
     elif isinstance(node, yaml.SequenceNode):
         for value in node.value:
             yield from duplicate_keys(value, path)
+
+
+def located(faults: Iterable[Fault], path: Path, overrides: Sequence[str] = ()) -> list[Fault]:
+    """Faults of what a suite asks for with the file and line of the key that they name, where it stands in the file.
+
+    overrides: `key=value` that were put over the file; what they set has no line.
+    """
+    try:
+        tree = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        return list(faults)
+    told = [override.partition("=")[0] for override in overrides]
+    return [replace(fault, where=f"{path}:{line}: {fault.where}") if (line := _named(fault.where, tree, told)) else fault
+            for fault in faults]  # fmt: skip
+
+
+def _named(where: str, tree: Any, overridden: Sequence[str]) -> int | None:
+    """The line of the key that begins `where`, as a suite has it or below one of its workloads; None if it is not there."""
+    key = re.split(r"[:, ]", where, maxsplit=1)[0]
+    if any(f"{key}.".startswith(f"{other}.") or f"workloads.{key}.".startswith(f"{other}.") for other in overridden):
+        return None
+    if key.startswith("variants."):
+        # A name may hold dots, a field of it may follow, and `settings` puts @SETTING behind it; `grid` makes names of its own.
+        name = key.removeprefix("variants.")
+        places = [["variants", n.partition("@")[0]] for n in (name, name.rpartition(".")[0])] + [["grid"]]
+    else:
+        places = [
+            [*above, *key.split(".")] for above in ([], ["workloads"], *(["workloads", w] for w in ("latency", "throughput")))
+        ]
+    return next((_line(tree, place) for place in places if _has(tree, place)), None)
+
+
+def _has(node: Any, loc: Sequence[str]) -> bool:
+    """Whether every part of `loc` stands in the file."""
+    for part in loc:
+        node = next((v for k, v in node.value if k.value == part), None) if isinstance(node, yaml.MappingNode) else None
+        if node is None:
+            return False
+    return True
 
 
 def _line(node: Any, loc: Sequence[int | str]) -> int | None:

@@ -45,6 +45,8 @@ class IgnoreFacts(Model):
     """Modules with a weight that it matches."""
     by_part: dict[Part, int] = Field(default_factory=dict)
     """The same, by part."""
+    linears: int = 0
+    """Linears among them."""
 
 
 class FitFacts(Model):
@@ -96,7 +98,7 @@ def plan_recipe(
     if target is not None and target not in KERNELS:
         faults.append(Fault(f"target {target!r}", "unknown", f"one of {', '.join(KERNELS)}"))
     known = named_modules(config, table)
-    ignore_faults, ignore_facts = _ignored(recipe, known)
+    ignore_faults, ignore_facts = _ignored(recipe, known, found)
     faults += ignore_faults
     kept = resolve_ignore(recipe.ignore, found)
     packed = [one for one in found if one.name not in kept]
@@ -182,7 +184,7 @@ def _source_faults(source: Path, config: dict[str, Any], found: list[Linear]) ->
     return []
 
 
-def _ignored(recipe: Recipe, known: dict[str, tuple[int, ...]]) -> tuple[list[Fault], list[IgnoreFacts]]:
+def _ignored(recipe: Recipe, known: dict[str, tuple[int, ...]], found: list[Linear]) -> tuple[list[Fault], list[IgnoreFacts]]:
     faults, facts = [], []
     for pattern in recipe.ignore:
         broken = pattern_error(pattern)
@@ -190,7 +192,9 @@ def _ignored(recipe: Recipe, known: dict[str, tuple[int, ...]]) -> tuple[list[Fa
             faults.append(Fault(f"ignore {pattern!r}", f"not a regular expression ({broken})"))
             continue
         hits = [name for name in known if matches(pattern, name)]
-        facts.append(IgnoreFacts(pattern=pattern, matches=len(hits), by_part=dict(Counter(part_of(name) for name in hits))))
+        by_part = dict(Counter(part_of(name) for name in hits))
+        linears = sum(matches(pattern, one.name) for one in found)
+        facts.append(IgnoreFacts(pattern=pattern, matches=len(hits), by_part=by_part, linears=linears))
         if not hits:
             real, proposal = propose(pattern, sorted(known))
             faults.append(Fault(f"ignore {pattern!r}", f"matches no module (a real name: {real})", f"perhaps {proposal!r}"))

@@ -71,8 +71,8 @@ def _weights(variant: PlannedVariant) -> str:
 
 def _notes(name: str, fit: FitFacts) -> list[str]:
     """What a recipe packs, keeps and maps."""
-    kept = ", ".join(f"{one.pattern} keeps {one.matches}" for one in fit.ignore)
-    lines = [f"{name}: packs {fit.packed} of {sum(fit.linears.values())} Linears ({kept})."]
+    kept = "".join(f", {one.pattern} keeps {one.linears}" for one in fit.ignore if one.linears)
+    lines = [f"{name}: packs {fit.packed} of {sum(fit.linears.values())} Linears{kept}."]
     for mapping in fit.mappings:
         skipped = f", {mapping.skipped} skipped: {mapping.reason}" if mapping.skipped else ""
         lines.append(f"{name}: AWQ mapping {mapping.smooth}: {mapping.resolved} layers{skipped}.")

@@ -160,7 +160,11 @@ def test_a_model_that_is_not_there_hides_no_other_fault(write_suite, tmp_path):
         plan(write_suite(text), tmp_path, "engine.extra_args=[--port=1]")
     said = [str(f) for f in caught.value.faults]
     assert len(said) == 4 and said[0].startswith("model nowhere: there is no such folder")
-    assert "unknown task 'demo_v'" in said[1] and "--port=1" in said[2] and said[3].startswith("y: there is no such folder")
+    assert (
+        "unknown task 'demo_v'" in said[1]
+        and "--port=1" in said[2]
+        and said[3].startswith("variants.x.checkpoint: y: there is no")
+    )
 
 
 def test_calibration_data_that_a_build_needs_and_that_are_not_there(write_suite, tmp_path, fake_quantize):
@@ -207,7 +211,7 @@ def test_a_checkpoint_that_no_server_reads_is_refused_with_its_variant(write_sui
     assert told(suite, tmp_path) == ""
     damage(packed)
     found = told(suite, tmp_path)
-    assert found.startswith(f"variants.mine: {packed}: ") and said in found
+    assert found.startswith(f"variants.mine.checkpoint: {packed}: ") and said in found
 
 
 def test_one_checkpoint_under_two_names_needs_repeat(write_suite, tmp_path):
@@ -236,6 +240,11 @@ def test_a_port_that_is_taken(write_suite, tmp_path):
 def test_an_unknown_task_is_refused_once(write_suite, tmp_path):
     found = plan(write_suite(SUITE.replace("demo_vl", "demo_v")), tmp_path).faults
     assert len(found) == 1 and "unknown task 'demo_v'; did you mean 'demo_vl'?" in str(found[0])
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "suites").rglob("*.yaml")), ids=lambda p: f"{p.parent.name}/{p.stem}")
+def test_every_suite_that_ships_can_be_planned(path, tmp_path, fake_quantize):
+    assert told(path, tmp_path, "model=demo") == ""
 
 
 def test_the_cache_of_content_hashes_sees_a_change(write_suite, tmp_path, checkpoint):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from harness.errors import Refused
+from harness import yaml_faults
+from harness.errors import Fault, Refused, condensed
 from harness.suite import Suite, load_suite
 from tests.conftest import ROOT
 
@@ -107,3 +108,48 @@ def test_set_changes_one_key(write_suite):
 def test_the_json_schema_describes_every_field():
     schema = Suite.model_json_schema()
     assert all("description" in field for field in schema["properties"].values())
+
+
+def test_a_fault_of_the_plan_gets_the_line_of_the_key_that_it_names(tmp_path):
+    path = tmp_path / "s.yaml"
+    path.write_text(
+        "name: s\nmodel: m\nvariants:\n  a.b:\n    recipe: {}\ngrid: {group_size: [32]}\nworkloads:\n  throughput:\n"
+        "    loads:\n      text: {}\n  accuracy:\n    tasks: [x]\nengine:\n  port: 1\n"
+    )
+    places = {
+        "model nowhere": 2,
+        "variants.a.b: ignore": 4,
+        "variants.a.b@marlin, variants.c: ignore": 4,
+        "variants.awq-w4-g32-mse: group_size 32": 6,
+        "loads.text": 10,
+        "accuracy.tasks": 12,
+        "engine.port": 14,
+        "engine.max_num_seqs": None,
+        "demo_vl: document 3": None,
+        "--only x": None,
+    }
+    for where, line in places.items():
+        (found,) = yaml_faults.located([Fault(where, "is wrong")], path)
+        assert found.where == (f"{path}:{line}: {where}" if line else where)
+    (set_by_hand,) = yaml_faults.located([Fault("engine.port", "is taken")], path, ["engine.port=2"])
+    assert set_by_hand.where == "engine.port"
+    assert yaml_faults.located([Fault("model", "x")], tmp_path / "none.yaml") == [Fault("model", "x")]
+
+
+def test_one_line_for_each_thing_that_is_wrong():
+    faults = [
+        Fault("variants.a: ignore 'x'", "matches nothing", "y"),
+        Fault("t: document 1", "is too long"),
+        Fault("variants.b: ignore 'x'", "matches nothing", "y"),
+        Fault("t: document 2", "is too long"),
+        Fault("mmmu_art", "cannot be loaded"),
+        Fault("mmmu_music", "cannot be loaded"),
+        Fault("u: document 7", "is empty"),
+        Fault("v: document 8", "is empty"),
+    ]
+    assert [str(f) for f in condensed(faults)] == [
+        "variants.a, variants.b: ignore 'x': matches nothing; y",
+        "t: document 1, document 2: is too long",
+        "mmmu_art, mmmu_music: cannot be loaded",
+        "u: document 7, v: document 8: is empty",
+    ]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
+import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -72,7 +73,8 @@ def _data_files(value: Any) -> list[Path]:
         return [path for item in value.values() for path in _data_files(item)]
     if isinstance(value, list):
         return [path for item in value for path in _data_files(item)]
-    return [Path(value)] if isinstance(value, str) and len(value) < 4096 and "/" in value and Path(value).is_file() else []
+    # os.path takes any text for a name; Path raises on a prompt that is longer than a name may be.
+    return [Path(value)] if isinstance(value, str) and "/" in value and os.path.isfile(value) else []  # noqa: PTH113
 
 
 def _read(path: Path, depth: int = 0) -> dict[str, Any]:

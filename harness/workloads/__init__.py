@@ -38,8 +38,8 @@ class Workload(Protocol):
     def identity(self, spec: Any, point: dict[str, Any]) -> dict[str, Any]:
         """Everything in `spec` and in the task that can change the outcome at `point`. Imports nothing heavy."""
 
-    def faults(self, spec: Any, point: dict[str, Any], settings: EngineSettings) -> list[Fault]:
-        """What is wrong with `spec`, told without loading a document."""
+    def faults(self, spec: Any, points: list[dict[str, Any]], settings: EngineSettings) -> list[Fault]:
+        """What is wrong with `spec` at its points, told without loading a document."""
 
     def preflight(self, spec: Any, points: list[dict[str, Any]], settings: EngineSettings, model: str) -> list[Fault]:
         """What is wrong with the documents themselves; loads them, before any engine starts."""

@@ -52,23 +52,25 @@ class Accuracy:
             **spec.model_dump(mode="json", exclude=OTHERS),
         }
 
-    def faults(self, spec: AccuracySpec, point: dict[str, Any], settings: EngineSettings) -> list[Fault]:
-        (task,) = tasks.find([point["task"]], spec.include_path)
-        found = tasks.dataset_faults(tasks.find(spec.tasks, spec.include_path), spec.datasets)
+    def faults(self, spec: AccuracySpec, points: list[dict[str, Any]], settings: EngineSettings) -> list[Fault]:
+        asked = tasks.find([point["task"] for point in points], spec.include_path)
+        found = tasks.dataset_faults(asked, spec.datasets)
         missing = [name for name in CLIENT_NEEDS if importlib.util.find_spec(name) is None]
         if missing:
             what = f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'} not installed"
             found.append(Fault("lm-eval's client", what, "pip install 'lm-eval[api]'"))
-        if not task.images:
+        shown = [task.name for task in asked if task.images]
+        if not shown:
             return found
+        why = f"but {shown[0]}{f' (and {len(shown) - 1} more tasks)' if len(shown) > 1 else ''} shows images"
         if not spec.apply_chat_template:
-            what, right = f"is false, but {task.name} shows images", "leave it true: the chat template places the image tokens"
-            found.append(Fault("accuracy.apply_chat_template", what, right))
+            right = "leave it true: the chat template places the image tokens"
+            found.append(Fault("accuracy.apply_chat_template", f"is false, {why}", right))
         if spec.num_fewshot:
-            what, right = f"is {spec.num_fewshot}, but {task.name} shows images", "use 0: lm-eval drops the examples' images"
-            found.append(Fault("accuracy.num_fewshot", what, right))
+            right = "use 0: lm-eval drops the examples' images"
+            found.append(Fault("accuracy.num_fewshot", f"is {spec.num_fewshot}, {why}", right))
         if settings.images_per_prompt == 0:
-            found.append(Fault("engine.images_per_prompt", f"is 0, but {task.name} shows images", "use 1 or more"))
+            found.append(Fault("engine.images_per_prompt", f"is 0, {why}", "use 1 or more"))
         return found
 
     def preflight(self, spec: AccuracySpec, points: list[dict[str, Any]], settings: EngineSettings, model: str) -> list[Fault]:

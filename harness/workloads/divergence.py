@@ -49,7 +49,7 @@ class Divergence:
         answered = [accuracy.identity(spec, task) for task in accuracy.points(spec)]
         return point | {"top": TOP, "longest": LONGEST, "answered": answered}
 
-    def faults(self, spec: AccuracySpec, point: dict[str, Any], settings: EngineSettings) -> list[Fault]:
+    def faults(self, spec: AccuracySpec, points: list[dict[str, Any]], settings: EngineSettings) -> list[Fault]:
         if spec.apply_chat_template:
             return []
         return [Fault("accuracy.divergence", "needs the chat template", "leave apply_chat_template true, or divergence 0")]

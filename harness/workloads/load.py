@@ -53,11 +53,11 @@ class Load:
         same = spec.model_dump(mode="json", include={"requests", "percentiles", "goodput", "seed"})
         return same | {"traffic": spec.loads[point["load"]].model_dump(mode="json", exclude_none=True), **point}
 
-    def faults(self, spec: LoadSpec, point: dict[str, Any], settings: EngineSettings) -> list[Fault]:
-        traffic, where = spec.loads[point["load"]], f"loads.{point['load']}"
-        found = traffic_faults(traffic, where, settings)
-        if point.get("concurrency", 0) > settings.max_num_seqs:
-            what = f"is {point['concurrency']}, but the engine runs {settings.max_num_seqs} requests at once"
+    def faults(self, spec: LoadSpec, points: list[dict[str, Any]], settings: EngineSettings) -> list[Fault]:
+        found = [f for name, traffic in spec.loads.items() for f in traffic_faults(traffic, f"loads.{name}", settings)]
+        wide = sorted({p["concurrency"] for p in points if p.get("concurrency", 0) > settings.max_num_seqs})
+        if wide:
+            what = f"is {', '.join(map(str, wide))}, but the engine runs {settings.max_num_seqs} requests at once"
             found.append(Fault("concurrency", what, "raise engine.max_num_seqs"))
         if settings.cpu_offload_gb:
             what = "keeps weights in host memory, so the speed would be the bus's"

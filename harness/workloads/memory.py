@@ -33,7 +33,7 @@ class Memory:
     def identity(self, spec: MemorySpec, point: dict[str, Any]) -> dict[str, Any]:
         return spec.model_dump(mode="json", exclude_none=True)
 
-    def faults(self, spec: MemorySpec, point: dict[str, Any], settings: EngineSettings) -> list[Fault]:
+    def faults(self, spec: MemorySpec, points: list[dict[str, Any]], settings: EngineSettings) -> list[Fault]:
         return traffic_faults(spec.load, "memory.load", settings)
 
     def preflight(self, spec: MemorySpec, points: list[dict[str, Any]], settings: EngineSettings, model: str) -> list[Fault]:

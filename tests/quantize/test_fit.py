@@ -31,6 +31,7 @@ def test_the_default_recipe_fits(source: Path):
         "lm_head": {"lm_head": 1},
         "re:.*embed_tokens$": {"embeddings": 1},
     }
+    assert [i.linears for i in facts.ignore] == [12, 1, 0] and facts.packed + 12 + 1 == sum(facts.linears.values())
     assert facts.kernels == {"CPUWNA16LinearKernel": 14}
 
 

@@ -122,7 +122,7 @@ def test_a_request_that_waits_outside_the_engine_is_input_bound():
 
 def test_traffic_that_the_engine_does_not_take():
     settings = EngineSettings(max_model_len=100, max_num_seqs=2, images_per_prompt=0, cpu_offload_gb=3)
-    said = " ".join(str(f) for f in Load().faults(SPEC, {"load": "a", "concurrency": 4, "trial": 1}, settings))
+    said = " ".join(str(f) for f in Load().faults(SPEC, [{"load": "a", "concurrency": 4, "trial": 1}], settings))
     for word in ("images_per_prompt", "max_model_len", "max_num_seqs", "cpu_offload_gb"):
         assert word in said
 

@@ -118,7 +118,7 @@ def test_the_copys_content_is_part_of_a_cells_identity(mmmu, tmp_path):
 def test_copies_that_nothing_asks_for_or_that_are_empty_are_refused(mmmu, tmp_path):
     (tmp_path / "empty").mkdir()
     given = AccuracySpec(tasks=(TASK,), datasets={"MMMU/MMU": mmmu, "MMMU/MMMU": tmp_path / "empty"})
-    told = [str(f) for f in Accuracy().faults(given, {"task": TASK}, EngineSettings())]
+    told = [str(f) for f in Accuracy().faults(given, [{"task": TASK}], EngineSettings())]
     assert "accuracy.datasets.MMMU/MMU: is the data set of none of the tasks; did you mean 'MMMU/MMMU'?" in told
     assert any("holds no .parquet file; get it: python -m harness fetch dataset MMMU/MMMU" in line for line in told)
 
