@@ -51,7 +51,9 @@ def expand_settings(data: dict[str, Any]) -> dict[str, Any]:
     data = dict(data)
     axis, variants = data.pop("settings"), data.get("variants")
     if not isinstance(axis, dict) or not axis or not all(isinstance(v, dict | None) for v in axis.values()):
-        raise ValueError("settings: a mapping of names to engine settings, such as {default: {}, eager: {enforce_eager: true}}")
+        raise ValueError(
+            "settings: a mapping of names to engine settings, such as {default: {}, wide: {max_num_batched_tokens: 8192}}"
+        )
     if not isinstance(variants, dict) or not all(isinstance(v, dict | None) for v in variants.values()):
         return data  # what is wrong with them is told by their own field
     served = {}

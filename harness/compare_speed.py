@@ -72,6 +72,8 @@ class SpeedComparison:
     """Ratio of the geometric means; above 1 the candidate is better. The bounds are nan with fewer than 2 trials."""
     method: str
     """`paired`, `Welch`, or why there is no interval: `N/A (one trial)`."""
+    p: float = float("nan")
+    """Two-sided p value of a ratio of 1, from the same t distribution as the interval; nan without one."""
     labels: tuple[str, ...] = ()
     """Labels of the Records behind it, for example `input-bound`: such a row is no headline."""
 
@@ -202,7 +204,7 @@ def _metrics(before: Trials, after: Trials, arms: Arms, faults: list[Fault]) -> 
         old, new = _values(before, name), _values(after, name)
         if not old or not new:
             continue
-        speedup, method = _speedup(old, new, way, paired and len(old) == len(new) == len(before))
+        speedup, method, p = _speedup(old, new, way, paired and len(old) == len(new) == len(before))
         yield SpeedComparison(
             workload=first.cell.workload,
             point=point,
@@ -218,6 +220,7 @@ def _metrics(before: Trials, after: Trials, arms: Arms, faults: list[Fault]) -> 
             candidate_n=len(new),
             speedup=speedup,
             method=method,
+            p=p,
             labels=labels,
         )
 
@@ -239,15 +242,16 @@ def _alternate(before: Trials, after: Trials) -> bool:
     return all(one[1] < two[0] for one, two in itertools.pairwise(times))
 
 
-def _speedup(old: list[float], new: list[float], way: int, paired: bool) -> tuple[stats.Interval, str]:
-    """The ratio, above 1 better, and how its interval was made."""
+def _speedup(old: list[float], new: list[float], way: int, paired: bool) -> tuple[stats.Interval, str, float]:
+    """The ratio, above 1 better, how its interval was made, and the p value of no difference."""
     nan = float("nan")
     if min(*old, *new) <= 0:
-        return stats.Interval(nan, nan, nan), "N/A (a trial gave 0)"
+        return stats.Interval(nan, nan, nan), "N/A (a trial gave 0)", nan
     top, bottom = (new, old) if way > 0 else (old, new)
     if min(len(old), len(new)) < 2:
-        return stats.Interval(stats.geometric_mean(top) / stats.geometric_mean(bottom), nan, nan), "N/A (one trial)"
-    return stats.ratio(top, bottom, paired=paired), "paired" if paired else "Welch"
+        only = stats.geometric_mean(top) / stats.geometric_mean(bottom)
+        return stats.Interval(only, nan, nan), "N/A (one trial)", nan
+    return stats.ratio(top, bottom, paired=paired), "paired" if paired else "Welch", stats.ratio_p(top, bottom, paired)
 
 
 def crossovers(comparisons: Iterable[SpeedComparison]) -> list[str]:

@@ -143,6 +143,21 @@ def ratio(top: Sequence[float], bottom: Sequence[float], paired: bool = False, l
     Source: Welch (1947), Biometrika 34, for the degrees of freedom; logarithms as in Fleming and Wallace (1986), CACM
     29, who show that ratios are averaged geometrically.
     """
+    middle, error, freedom = _log_ratio(top, bottom, paired)
+    reach = error * float(special.stdtrit(freedom, (1 + level) / 2))
+    return Interval(float(np.exp(middle)), float(np.exp(middle - reach)), float(np.exp(middle + reach)), level)
+
+
+def ratio_p(top: Sequence[float], bottom: Sequence[float], paired: bool = False) -> float:
+    """The two-sided p value of a ratio of 1, by the t test whose interval `ratio` gives."""
+    middle, error, freedom = _log_ratio(top, bottom, paired)
+    if error == 0:
+        return 1.0 if middle == 0 else 0.0
+    return float(2 * special.stdtr(freedom, -abs(middle) / error))
+
+
+def _log_ratio(top: Sequence[float], bottom: Sequence[float], paired: bool) -> tuple[float, float, float]:
+    """Mean log ratio, its standard error and the degrees of freedom of its t distribution."""
     if min(len(top), len(bottom)) < 2 or min(*top, *bottom) <= 0:
         raise ValueError("an interval needs 2 trials of each arm or more, all above 0")
     over, under = np.log(np.asarray(top, float)), np.log(np.asarray(bottom, float))
@@ -150,14 +165,22 @@ def ratio(top: Sequence[float], bottom: Sequence[float], paired: bool = False, l
         raise ValueError(f"paired trials need equal counts, got {len(over)} and {len(under)}")
     middle = float(over.mean() - under.mean())
     if paired:
-        error, freedom = float(np.std(over - under, ddof=1) / np.sqrt(len(over))), float(len(over) - 1)
-    else:
-        parts = [np.var(x, ddof=1) / len(x) for x in (over, under)]
-        error = float(np.sqrt(sum(parts)))
-        weights = sum(part**2 / (len(x) - 1) for part, x in zip(parts, (over, under), strict=True))
-        freedom = float(sum(parts) ** 2 / weights) if weights else 1.0
-    reach = error * float(special.stdtrit(freedom, (1 + level) / 2))
-    return Interval(float(np.exp(middle)), float(np.exp(middle - reach)), float(np.exp(middle + reach)), level)
+        return middle, float(np.std(over - under, ddof=1) / np.sqrt(len(over))), float(len(over) - 1)
+    parts = [np.var(x, ddof=1) / len(x) for x in (over, under)]
+    weights = sum(part**2 / (len(x) - 1) for part, x in zip(parts, (over, under), strict=True))
+    return middle, float(np.sqrt(sum(parts))), float(sum(parts) ** 2 / weights) if weights else 1.0
+
+
+def holm(values: Sequence[float]) -> list[float]:
+    """P values adjusted so that one below a level is wrong no more often than that among all of them together.
+
+    Source: Holm (1979), Scandinavian Journal of Statistics 6.
+    """
+    adjusted, worst = [0.0] * len(values), 0.0
+    for rank, index in enumerate(sorted(range(len(values)), key=values.__getitem__)):
+        worst = max(worst, min(1.0, (len(values) - rank) * values[index]))
+        adjusted[index] = worst
+    return adjusted
 
 
 def adjusted_difference(differences: ArrayLike, level: float = 0.95) -> Interval:

@@ -51,6 +51,8 @@ def accuracy(comparisons: Iterable[Comparison], faults: Iterable[Fault], baselin
             "Intervals: 95 %, paired bootstrap by question, and no narrower than the adjusted Wald interval, which holds where "
             "few answers changed. p: McNemar's exact test of lost against gained."
         )
+    if any(c.verdict == "none shown" and not c.difference.low <= 0 <= c.difference.high for c in comparisons):
+        notes.append("An interval that leaves out 0 beside `none shown`: the verdict follows p, which asks for more.")
     if floor:
         notes.append("Noise floor: the baseline asked once more, against itself.")
     notes += [f"Not compared: {fault}" for fault in faults]

@@ -272,5 +272,6 @@ def tuned(winners: Sequence[Winner]) -> Table:
         }
         for w in winners
     ]
-    notes = ["The largest gain in output tokens/s whose 95 % interval lies above 1; input-bound points are left out."]
+    notes = ["The largest gain in output tokens/s that is shown at 5 % over all points and settings together (Holm); "
+             "input-bound points are left out."]  # fmt: skip
     return Table("Settings that won", pd.DataFrame(rows), notes if rows else [])

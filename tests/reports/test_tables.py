@@ -152,3 +152,12 @@ def test_one_table_by_its_name(tmp_path):
     assert [t.title for t in tables.chosen(folder, "storage")] == ["Storage"]
     with pytest.raises(Refused, match="there are: summary, accuracy-against-the-baseline"):
         tables.chosen(folder, "storge")
+
+
+def test_an_interval_beside_a_stricter_verdict_is_explained(tmp_path):
+    """5 lost and none gained: the bootstrap's interval leaves out 0, the exact test gives 0.0625."""
+    (table,) = [t for t in tables.tables(run(tmp_path, lost=5, gained=0)) if t.title == "Accuracy against the baseline"]
+    row = table.frame.iloc[0]
+    assert row["verdict"] == "none shown" and row["p"] == "0.062"
+    assert row["difference, points"].partition("[")[2].count("-") == 2  # both bounds lie below 0
+    assert any("the verdict follows p" in note for note in table.notes)
