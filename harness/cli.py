@@ -1,7 +1,8 @@
 """The verbs. No logic here: each reads its arguments, calls the module that does the work, prints, returns the status.
 
-Exit status: 0 done; 1 a Cell, a build or a gate failed; 2 refused before any work; 3 a gate is inconclusive or blocked; 130
-interrupted. Heavy imports stand inside the verbs, so that --help answers at once.
+Exit status: 0 done; 1 a Cell, a build or a gate failed, or a checkpoint has faults; 2 refused before any work; 3 a gate is
+inconclusive or blocked, or none can be picked; 130 interrupted. Heavy imports stand inside the verbs, so that --help
+answers at once.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from pathlib import Path
 
 from harness import __version__, cli_judge, cli_publish, cli_report
 from harness.errors import CellFailed, Fault, Refused, condensed
+
+CHECKPOINT = "a checkpoint folder, `demo`, or a hub id whose files lie under models/"
 
 
 def _suite_arguments(parser: argparse.ArgumentParser) -> None:
@@ -44,8 +47,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m harness",
         description="Measure what quantizing a vision-language model cost and won.",
-        epilog="Exit status: 0 done, 1 a Cell or a gate failed, 2 refused before any work, 3 a gate is inconclusive or "
-        "blocked, 130 interrupted.",
+        epilog="Exit status: 0 done; 1 a Cell, a build or a gate failed, or a checkpoint has faults; 2 refused before any "
+        "work; 3 a gate is inconclusive or blocked, or none can be picked; 130 interrupted.",
     )
     parser.add_argument("--version", action="version", version=f"harness {__version__}")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
@@ -67,13 +70,13 @@ def _parser() -> argparse.ArgumentParser:
     quantize.set_defaults(do=_quantize)
 
     check = verbs.add_parser("verify", help="everything that is wrong with a checkpoint, in one pass")
-    check.add_argument("checkpoint", type=Path)
-    check.add_argument("--source", type=Path, help="the checkpoint it was made from")
+    check.add_argument("checkpoint", help=CHECKPOINT)
+    check.add_argument("--source", help="the checkpoint it was made from")
     check.add_argument("--json", action="store_true", help="print JSON instead of tables")
     check.set_defaults(do=_verify)
 
     infer = verbs.add_parser("infer", help="one answer from vLLM")
-    infer.add_argument("checkpoint", help="a checkpoint folder, `demo`, or a hub id whose files lie under models/")
+    infer.add_argument("checkpoint", help=CHECKPOINT)
     infer.add_argument("--image", type=Path, action="append", default=[], help="a picture (repeatable)")
     infer.add_argument("--prompt", required=True, help="the question")
     infer.add_argument("--max-tokens", type=int, default=128, help="longest answer (default: %(default)s)")
@@ -219,16 +222,12 @@ def _quantize(given: argparse.Namespace) -> int:
 
 
 def _verify(given: argparse.Namespace) -> int:
-    from harness.plan import checkpoint_faults
+    from harness.checkpoints import resolve_model
     from harness.progress import results
     from quantize import verify
     from reports import checkpoint as report
 
-    for folder in filter(None, (given.checkpoint, given.source)):
-        if not folder.is_dir():
-            raise Refused(Fault(str(folder), "there is no such folder"))
-    Refused.if_any(checkpoint_faults(given.checkpoint))
-    found = verify.verify(given.checkpoint, given.source)
+    found = verify.verify(resolve_model(given.checkpoint), resolve_model(given.source) if given.source else None)
     if given.json:
         print(found.model_dump_json(indent=1))
     else:

@@ -18,9 +18,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from harness import files
+from harness.checkpoints import MODELS
 from harness.errors import CellFailed, Fault, Refused
 from harness.hub import Hub, Kind, RemoteFile, Repo, Unreachable, hub
-from harness.plan import MODELS
 from harness.progress import Reporter
 from quantize import checkpoint
 

@@ -8,8 +8,8 @@ import tempfile
 from pathlib import Path
 
 from harness import engine
+from harness.checkpoints import resolve_model, served_faults
 from harness.errors import Fault, Refused
-from harness.plan import resolve_model, served_faults
 from harness.progress import Reporter
 from harness.suite import EngineSettings
 

@@ -10,11 +10,12 @@ from collections.abc import Callable
 from typing import Any
 
 from harness import engine, environments, remote, room, spare, workloads
+from harness.checkpoints import content_hash
 from harness.claims import Claims
 from harness.errors import CellFailed
 from harness.executors import Outcome
 from harness.groups import Chain, Group
-from harness.plan import PlannedCell, cell_identity, content_hash
+from harness.plan import PlannedCell, cell_identity
 from harness.progress import Reporter
 from harness.record import Provenance, Record
 from harness.store import RunFolder
@@ -134,15 +135,18 @@ def group(given: Chain, one: Group, folder: RunFolder, report: Reporter) -> Outc
                 if _relative(cell) and not _answered(given, one, folder, running.facts.start_s, report):
                     later.append(cell.id.key)
                     continue
+                alive = True
                 try:
                     record = _measure(given, one, cell, running, folder, report)
                 except CellFailed as error:
-                    record = folder.add(_record(one, cell, running.facts, "failed", str(error)))
+                    # A server whose processes were just killed refuses requests a moment before it has ended.
+                    alive = running.alive(DYING_S)
+                    reason = str(error) if alive else f"the engine died (log: {log}): {error}"
+                    record = folder.add(_record(one, cell, running.facts, "failed", reason))
                 if record.status != "done":
                     failures.append(f"{cell.label} {record.status}: {record.reason}")
                     report.line(f"FAILED {failures[-1]}")
-                # A server whose processes were just killed refuses requests a moment before it has ended.
-                if not running.alive(DYING_S if record.status == "failed" else 0):
+                if not (alive and running.alive()):
                     failures.append(f"{variant.name}: the engine died; its other Cells were not measured (log: {log})")
                     break
     except CellFailed as error:

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness import __version__, environments, files, plan
+from harness import __version__, checkpoints, environments, files
 from harness.errors import CellFailed, Fault, Refused
 from harness.hub import Branch, Change, RemoteFile, Uncertain, base
 from harness.progress import Reporter
@@ -275,9 +275,9 @@ def _weights(subject: Subject, report: Reporter) -> list[Change]:
     folder = Path(facts.get("checkpoint") or "")
     if not facts.get("checkpoint") or not folder.is_dir():
         raise Refused(Fault(str(folder), "the checkpoint is not there", "run it from the folder it was built in"))
-    if plan.content_hash(folder) != facts.get("content"):
+    if checkpoints.content_hash(folder) != facts.get("content"):
         raise Refused(Fault(str(folder), "is not the checkpoint that was measured: its content differs", "measure it again"))
-    paths = [p for p in sorted(folder.iterdir()) if p.is_file() and p.name not in plan.NOT_WEIGHTS and p.name[0] != "."]
+    paths = [p for p in sorted(folder.iterdir()) if p.is_file() and p.name not in checkpoints.NOT_WEIGHTS and p.name[0] != "."]
     over = [p for p in paths if p.stat().st_size > LARGEST]
     Refused.if_any(Fault(str(p), f"has {_size(p.stat().st_size)}, the hub takes 50 GB a file", "shard it") for p in over)
     total, free = sum(p.stat().st_size for p in paths), shutil.disk_usage(folder).free

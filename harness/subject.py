@@ -9,8 +9,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from harness.checkpoints import MODELS
 from harness.errors import Fault, Refused
-from harness.plan import MODELS
 from harness.store import RunFolder
 from harness.view import RunView
 from reports.card_results import Subject, results_path, suite_name

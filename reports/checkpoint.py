@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 from rich.console import Console
 
+from harness import files
 from reports.table import PARTS, Table, gib
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ def show(report: Report, console: Console) -> None:
     for table in tables(report):
         console.print(table.rich())
     found = f"{len(report.faults) or 'no'} fault{'' if len(report.faults) == 1 else 's'}"
-    console.print(f"{report.checkpoint}: {found}", markup=False, soft_wrap=True)
+    console.print(f"{files.shown(report.checkpoint)}: {found}", markup=False, soft_wrap=True)
 
 
 def tables(report: Report) -> list[Table]:

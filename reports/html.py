@@ -14,7 +14,7 @@ import pandas as pd
 import yaml
 from markupsafe import Markup, escape
 
-from harness.compare import LostDocument, lost_documents
+from harness.exhibits import LostDocument, lost_documents
 from harness.record import Question
 from harness.store import RunFolder
 from reports import summary, tables

@@ -6,7 +6,8 @@ import pytest
 from PIL import Image
 
 from harness import exhibits
-from harness.compare import compare_run, lost_documents
+from harness.compare import compare_run
+from harness.exhibits import lost_documents
 from harness.store import RunFolder
 from harness.workloads import questions as loaded
 from harness.workloads.accuracy import pixels_hash

@@ -16,10 +16,10 @@ import pytest
 
 from harness import cli, files, hub
 from harness import fetch as fetching
+from harness.checkpoints import resolve_model
 from harness.errors import CellFailed, Refused
 from harness.fetch import fetch
 from harness.hub import base, modelscope
-from harness.plan import resolve_model
 from harness.progress import Reporter
 from tests.conftest import ROOT
 from tests.hub_server import HubServer, serving

@@ -248,7 +248,7 @@ def test_every_suite_that_ships_can_be_planned(path, tmp_path, fake_quantize):
 
 
 def test_the_cache_of_content_hashes_sees_a_change(write_suite, tmp_path, checkpoint):
-    from harness.plan import content_hash
+    from harness.checkpoints import content_hash
 
     copy = Path(shutil.copytree(checkpoint, tmp_path / "copy"))
     before = content_hash(copy)

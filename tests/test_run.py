@@ -9,6 +9,7 @@ import pytest
 
 from harness import device, engine, measure, workloads
 from harness.engine import EngineFacts
+from harness.errors import CellFailed
 from harness.record import Metric
 from harness.run import run_suite
 from harness.store import RunFolder
@@ -65,12 +66,12 @@ class Measured:
 @pytest.fixture
 def card(monkeypatch):
     """A card of 24 GiB whose first engine keeps `left` GiB after it has ended."""
-    state = SimpleNamespace(left=0.0, held=0.0, started=[])
+    state = SimpleNamespace(left=0.0, held=0.0, started=[], dead=False)
 
     @contextlib.contextmanager
     def serving(checkpoint, settings, log, name, progress=None):
         state.started.append(name.partition("-")[0] if "again" not in name else "again")
-        yield SimpleNamespace(facts=EngineFacts(vllm="0", arguments=[], start_s=1.0), alive=lambda *_: True)
+        yield SimpleNamespace(facts=EngineFacts(vllm="0", arguments=[], start_s=1.0), alive=lambda *_: not state.dead)
         state.held += state.left
 
     monkeypatch.setattr(engine, "serving", serving)
@@ -101,6 +102,18 @@ def test_memory_that_does_not_come_back_stops_the_second_engine_and_names_who_ho
 def test_memory_that_comes_back_lets_the_second_start(card, write_suite, tmp_path):
     _, failures = run_suite(load_suite(write_suite(SUITE)), RunFolder(tmp_path / "run"), tmp_path / "checkpoints", Lines())
     assert failures == [] and card.started == ["bf16", "again"]
+
+
+def test_a_cell_whose_engine_died_says_so_before_what_its_client_saw(card, write_suite, tmp_path, monkeypatch):
+    def die(*_):
+        card.dead = True
+        raise CellFailed("ClientResponseError: 500")
+
+    monkeypatch.setattr(Measured, "measure", die)
+    folder = RunFolder(tmp_path / "run")
+    _, failures = run_suite(load_suite(write_suite(SUITE)), folder, tmp_path / "checkpoints", Lines())
+    assert next(r.reason for r in folder.records()).startswith("the engine died (log: ")
+    assert "ClientResponseError: 500" in failures[0] and "its other Cells were not measured" in failures[1]
 
 
 def test_an_invalid_cell_fails_the_run_and_is_measured_again_by_the_next(card, write_suite, tmp_path, monkeypatch):

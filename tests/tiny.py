@@ -124,4 +124,7 @@ def make_checkpoint(folder: Path, seed: int = 0, tie: bool = False, layers: int 
 
 
 if __name__ == "__main__":
+    from harness.environments import prepare_imports
+
+    prepare_imports()
     print(make_checkpoint(Path(sys.argv[1])))

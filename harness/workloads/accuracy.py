@@ -105,8 +105,7 @@ class Accuracy:
                 raise
             rows = mine.rows()
         except Exception as error:  # the client raises what its libraries raise; whatever it is, this Cell has failed
-            state = "" if engine.alive() else f"; the engine died, see {engine.log}"
-            raise CellFailed(f"{name}: {type(error).__name__}: {error}{state}") from error
+            raise CellFailed(f"{name}: {type(error).__name__}: {error}") from error
         samples = {index: _sample(row, guessed) for index, (row, guessed) in zip(asked, rows, strict=True)}
         samples |= {i: _unasked(questions, *documents[i]) for i in range(len(documents)) if i not in samples}
         ordered = [samples[index] for index in range(len(documents))]

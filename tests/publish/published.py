@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from harness import plan, publish
+from harness import checkpoints, publish
 from harness.progress import Reporter
 from harness.publish import Request
 from harness.store import RunFolder
@@ -61,6 +61,6 @@ def card(server: HubServer) -> str:
 def weights_of(run: RunFolder, checkpoint: Path) -> dict:
     """Make the Run one of `checkpoint`; returns its facts."""
     facts = run.read()
-    facts["variants"]["int4"] |= {"checkpoint": str(checkpoint), "content": plan.content_hash(checkpoint)}
+    facts["variants"]["int4"] |= {"checkpoint": str(checkpoint), "content": checkpoints.content_hash(checkpoint)}
     run.write(facts)
     return facts

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 import yaml
 
-from harness import cli, plan, publish
+from harness import checkpoints, cli, publish
 from harness.errors import CellFailed, Fault, Refused
 from harness.progress import Reporter
 from harness.publish import Request
@@ -215,7 +215,7 @@ def test_weights_are_sent_once_and_the_token_goes_to_the_hub_alone(server, run, 
     assert len([one for one in server.asked if one.method == "PUT"]) == len(weights)
     assert "is on the hub already" in capfd.readouterr().err
     held = server.repos[KEY]
-    names = {p.name for p in checkpoint.iterdir() if p.name not in plan.NOT_WEIGHTS}
+    names = {p.name for p in checkpoint.iterdir() if p.name not in checkpoints.NOT_WEIGHTS}
     assert all(held[name] == (checkpoint / name).read_bytes() for name in names)
     assert "config.json" not in [a["path"] for a in server.commits[0]["actions"]]
     assert not any(one.secrets for one in server.asked if one.path.startswith("/store/"))
