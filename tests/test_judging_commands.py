@@ -178,7 +178,7 @@ def test_not_required_lines_are_skipped_in_junit():
         (("gate", "results/demo_cpu", "--baseline", "results/none"), "is no Run"),
         (("compare", "results/demo_cpu", "--variants", "bf16", "nowhere"), "there is no variant 'nowhere'"),
         (("compare", "results/demo_cpu", "--variants", "bf16", "bf16"), "was to compare bf16 with itself"),
-        (("compare", "results/demo_cpu", "--baseline", "results/demo_h200"), "and bf16 on 5 tasks: were not measured alike"),
+        (("compare", "results/demo_cpu", "--baseline", "results/demo_h200"), "and bf16 on 5 tasks, awq-int4-g128 in demo_h200"),
         (("import", "pyproject.toml", "--run", "x", "--variant", "v"), "is not JSON"),
         (("import", "results/demo_cpu/run.json", "--run", "x", "--variant", "v"), "is neither lm-eval's results"),
         (("import", "none.json", "--run", "x", "--variant", "v"), "No such file"),

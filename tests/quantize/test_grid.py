@@ -174,12 +174,17 @@ def test_a_kill_while_writing_leaves_no_half_folder_and_the_next_build_clears_up
     assert done.returncode == 0 and left(tmp_path) == ["a", "b"]
 
 
-def test_a_termination_while_writing_leaves_nothing(heavy: Path, tmp_path: Path):
+def only_whole(folder: Path) -> bool:
+    """Whether nothing is left but cells that were finished before the signal came: a fast disk may be done with the first."""
+    return left(folder) in ([], ["a"]) and all((folder / "out" / name / "manifest.json").is_file() for name in left(folder))
+
+
+def test_a_termination_while_writing_leaves_nothing_half(heavy: Path, tmp_path: Path):
     process = begun(tmp_path, job(heavy, tmp_path, "a", "b"))
     process.terminate()
     process.communicate(timeout=WAIT)
     assert process.returncode == 128 + signal.SIGTERM
-    assert left(tmp_path) == []
+    assert only_whole(tmp_path)
 
 
 def test_two_grids_that_share_a_folder_do_not_meet(heavy: Path, tmp_path: Path):
@@ -191,7 +196,7 @@ def test_two_grids_that_share_a_folder_do_not_meet(heavy: Path, tmp_path: Path):
     assert second.returncode == 2 and f"is being built by process {first.pid}" in second.stderr
     first.terminate()
     first.communicate(timeout=WAIT)
-    assert left(tmp_path) == []
+    assert only_whole(tmp_path)
 
 
 def test_files_that_cannot_be_written_fail_every_cell_and_leave_nothing(source: Path, tmp_path: Path):
