@@ -12,6 +12,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -239,16 +240,16 @@ def serving(
     log.parent.mkdir(parents=True, exist_ok=True)
     used_before, _ = device.memory_used(settings.tensor_parallel_size)
     given = arguments(checkpoint, settings, name)
-    deadline = time.monotonic() + settings.start_timeout_s
     coming = spare.take(checkpoint, variables(settings))
+    start = _Start(coming, log, settings.start_timeout_s, time.monotonic() + settings.start_timeout_s, progress)
     try:
-        _wait_until_imported(coming, log, deadline, settings, progress)
+        start.until_imported()
         begun, port = time.monotonic(), settings.port or free_port()
         try:
             coming.begin([*given, "--host", "127.0.0.1", "--port", str(port)], log)
         except BrokenPipeError:
             raise CellFailed(f"vllm serve ended while it waited to start: {last_error(coming.said())}") from None
-        _wait_until_healthy(coming.process, f"http://127.0.0.1:{port}", name, log, deadline, settings, progress)
+        start.until_healthy(f"http://127.0.0.1:{port}", name)
         facts = read_facts(log.read_text(errors="replace"), given[1:], time.monotonic() - begun)
         if facts.kernel is None and is_quantized(checkpoint):
             raise CellFailed(f"{checkpoint} is quantized but vLLM named no kernel for its layers; see {log}")
@@ -285,44 +286,45 @@ STAGES = (
 )
 
 
-def _wait_until_imported(coming: spare.Spare, log: Path, deadline: float, settings: EngineSettings, progress: Progress) -> None:
-    """Until vLLM is imported. What it printed meanwhile begins the log."""
-    try:
-        while not coming.waits():
-            _still_starting(coming.process, coming.said(), log, deadline, settings)
-            progress("importing vLLM")
-            time.sleep(0.1)
-    finally:
-        log.write_text(coming.said())
+@dataclass(frozen=True)
+class _Start:
+    """A server on its way, and how long it is waited for."""
 
+    coming: spare.Spare
+    log: Path
+    patience_s: float
+    deadline: float
+    progress: Progress
 
-def _wait_until_healthy(
-    process: subprocess.Popen[bytes],
-    url: str,
-    name: str,
-    log: Path,
-    deadline: float,
-    settings: EngineSettings,
-    progress: Progress,
-) -> None:
-    """Poll until the server of this very process answers under our name."""
-    while True:
-        text = log.read_text(errors="replace")
-        _still_starting(process, text, log, deadline, settings)
-        with contextlib.suppress(OSError, ValueError, KeyError, IndexError):
-            if json.loads(_get(f"{url}/v1/models", 5))["data"][0]["id"] == name:
-                return
-        progress(next((stage for mark, stage in STAGES if mark in text), "server imported"))
-        time.sleep(0.25)
+    def until_imported(self) -> None:
+        """Until vLLM is imported. What it printed meanwhile begins the log."""
+        try:
+            while not self.coming.waits():
+                self._check(self.coming.said())
+                self.progress("importing vLLM")
+                time.sleep(0.1)
+        finally:
+            self.log.write_text(self.coming.said())
 
+    def until_healthy(self, url: str, name: str) -> None:
+        """Until the server of this very process answers under our name."""
+        while True:
+            text = self.log.read_text(errors="replace")
+            self._check(text)
+            with contextlib.suppress(OSError, ValueError, KeyError, IndexError):
+                if json.loads(_get(f"{url}/v1/models", 5))["data"][0]["id"] == name:
+                    return
+            self.progress(next((stage for mark, stage in STAGES if mark in text), "server imported"))
+            time.sleep(0.25)
 
-def _still_starting(process: subprocess.Popen[bytes], said: str, log: Path, deadline: float, settings: EngineSettings) -> None:
-    """Raises CellFailed when a server that is not healthy yet has ended or has had its time."""
-    if process.poll() is not None:
-        what = f"ended with status {process.returncode} while it started: {last_error(said)}"
-        raise CellFailed(f"vllm serve {what} (whole log: {log})")
-    if time.monotonic() > deadline:
-        raise CellFailed(f"vllm serve was not healthy after {settings.start_timeout_s:g} s (whole log: {log})")
+    def _check(self, said: str) -> None:
+        """Raises CellFailed when the server has ended or has had its time."""
+        process = self.coming.process
+        if process.poll() is not None:
+            what = f"ended with status {process.returncode} while it started: {last_error(said)}"
+            raise CellFailed(f"vllm serve {what} (whole log: {self.log})")
+        if time.monotonic() > self.deadline:
+            raise CellFailed(f"vllm serve was not healthy after {self.patience_s:g} s (whole log: {self.log})")
 
 
 def last_error(text: str) -> str:

@@ -17,8 +17,6 @@ from harness.workloads.questions import Questions
 
 Rows = list[tuple[dict[str, Any], bool]]
 """lm-eval's rows, each with whether its scorer guessed."""
-
-
 DROP_S = 20.0
 """How long the end of what was dropped is waited for, in seconds."""
 
