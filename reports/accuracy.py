@@ -80,6 +80,8 @@ def _accuracy_notes(c: Comparison) -> list[str]:
 
 def divergence(found: Iterable[Divergence], faults: Iterable[Fault]) -> Table:
     """How far each candidate's token probabilities are from the baseline's, on the baseline's answers."""
+    found = list(found)
+    remarked = any(d.noise for d in found)
     rows = [
         {
             "variant": d.candidate,
@@ -89,8 +91,8 @@ def divergence(found: Iterable[Divergence], faults: Iterable[Fault]) -> Table:
             "mean KL, nats/token": f"{d.mean:.2g}",
             "99th percentile": f"{d.p99:.2g}",
             "same likeliest token %": percent(d.top1_agree),
-            "": "noise floor" if d.noise else "",
         }
+        | ({"remark": "noise floor" if d.noise else ""} if remarked else {})
         for d in found
     ]
     notes = [f"Not compared: {fault}" for fault in faults]

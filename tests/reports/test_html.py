@@ -30,7 +30,7 @@ def test_the_suite_shown_is_the_suite_that_ran(tmp_path):
     shown = re.search(r"<summary>suite.yaml</summary><pre[^>]*><code>(.*?)</code>", page, re.DOTALL)
     (tmp_path / "suite.yaml").write_text(unescape(shown[1]), encoding="utf-8")
     assert load_suite(tmp_path / "suite.yaml") == Suite.model_validate(RunFolder(DEMO).read()["suite"])
-    assert "git checkout 16b64ffecd5781664e130b12f3895750b7d3a2d2" in page
+    assert "git checkout 1847de6d5357a867d6aa46c37c6bcb17ac4088ef" in page
 
 
 def test_pictures_that_are_not_there_say_why(tmp_path):
