@@ -137,7 +137,10 @@ def _cells(run: RunFolder) -> Iterator[Verdict]:
     for key in facts["cells"]:
         record = run.record(key)
         if record is None:
-            yield Verdict("cell", "a variant", "the suite", key, "", "blocked", "this Cell of the suite was not measured")
+            # The run.json of an earlier version does not say what its Cells are called.
+            name, _, place = facts.get("labels", {}).get(key, f"a variant/{key}").partition("/")
+            why = "its Record or samples are damaged: run it again" if run.damaged(key) else "was not measured"
+            yield Verdict("cell", name, "the suite", place, "", "blocked", why)
         elif record.status != "done":
             why = f"is {record.status}: {record.reason}"
             yield Verdict("cell", record.cell.variant, "the suite", record.cell.label.partition("/")[2], "", "blocked", why)

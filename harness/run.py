@@ -218,6 +218,7 @@ def run_facts(plan: Plan, earlier: dict[str, Any]) -> dict[str, Any]:
         "baseline": plan.suite.baseline,
         "variants": variants,
         "cells": [c.id.key for c in plan.every if c.identity is not None],
+        "labels": {c.id.key: c.label for c in plan.every if c.identity is not None},
     }
 
 

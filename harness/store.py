@@ -1,6 +1,6 @@
 """The folder of one Run: the resolved suite, its Records and samples, logs, reports. Every file is whole or absent.
 
-results/NAME/run.json            the suite as it was resolved, the variants' facts, the keys of the Cells planned last
+results/NAME/run.json            the suite as it was resolved, the variants' facts, keys and labels of the Cells planned last
 results/NAME/records/KEY.json    one Record
 results/NAME/samples/KEY.jsonl   its samples
 results/NAME/questions.jsonl     the questions that a report shows, with their text
@@ -107,6 +107,10 @@ class RunFolder:
             record = self.record(key)
             if record:
                 yield record
+
+    def damaged(self, key: str) -> bool:
+        """Whether a Cell has a Record that does not count: one that cannot be read, or that lost samples."""
+        return self.record(key) is None and (self.path / "records" / f"{key}.json").exists()
 
     def add(self, record: Record, samples: Iterable[Noun] = ()) -> Record:
         """Write the samples, then the Record that counts them: a kill in between leaves a Cell that is not done."""

@@ -79,9 +79,15 @@ class Source:
         return [f"{name} was measured in another Run ({run}), on {device}." for name, (run, device) in places.items()]
 
     @property
-    def absent(self) -> int:
-        """How many Cells that were planned have no Record, none that can be read, or lost their samples."""
-        return len(self.facts["cells"]) - len(self.records)
+    def absent(self) -> list[str]:
+        """Keys of the Cells that were planned and have no Record, none that can be read, or lost their samples."""
+        here = {record.cell.key for record in self.records}
+        return [key for key in self.facts["cells"] if key not in here]
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """What the planned Cells are called, by key; empty for a Run of an earlier version."""
+        return dict(self.facts.get("labels", {}))
 
     @property
     def random_weights(self) -> bool:

@@ -60,8 +60,10 @@ class Line:
 
 
 def tasks_of(source: Source) -> list[str]:
-    """The tasks of the Run."""
-    return list(dict.fromkeys(r.cell.point["task"] for r in source.records if r.cell.workload == "accuracy"))
+    """The tasks of the Run: those planned, and those measured."""
+    planned = (label.split("/", 2) for label in source.labels.values())
+    tasks = [task for _, workload, task in planned if workload == "accuracy"]
+    return list(dict.fromkeys([*tasks, *(r.cell.point["task"] for r in source.records if r.cell.workload == "accuracy")]))
 
 
 def load_of(source: Source) -> str | None:
@@ -169,9 +171,10 @@ def summary(source: Source) -> Table:
     notes += [f"N/A for {_listed(names)}: {kind}, {why}." for (kind, why), names in reasons.items()]
     notes += [f"{line.name}: {', '.join(line.labels)}." for line in found if line.labels]
     if source.absent:
-        notes.append(
-            f"{source.absent} of {len(source.facts['cells'])} Cells are not here: not measured, or their files are damaged."
-        )
+        names = [source.labels[key] for key in source.absent if key in source.labels]
+        some = f"{len(source.absent)} of {len(source.facts['cells'])} Cells are not here"
+        more = f": {_listed(names)}" if names else ""
+        notes.append(f"{some} (not measured, or their files are damaged){more}.")
     return Table("Summary", frame, list(dict.fromkeys(notes)))
 
 

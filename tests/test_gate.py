@@ -109,6 +109,10 @@ def test_cells_that_failed_or_are_missing_block_and_a_fail_weighs_more(tmp_path)
     assert [(v.kind, v.outcome) for v in verdicts][:2] == [("cell", "blocked"), ("cell", "blocked")]
     assert "cache hits: 9" in verdicts[0].reason and "was not measured" in verdicts[1].reason
     assert gate.outcome(verdicts) == "blocked"
+    run.write(run.read() | {"labels": {"3": "b/accuracy/u", "4": "b/accuracy/w"}})
+    assert gate.judge(run, POLICY)[1].name == "b against the suite: cell/accuracy/w"
+    (run.path / "records" / "3.json").write_text("{")
+    assert "its Record or samples are damaged" in gate.judge(run, POLICY)[0].reason
     worse = accuracy_run(tmp_path / "w", 900, 45, 0)
     worse.write(worse.read() | {"cells": ["1", "2", "4"]})
     assert gate.outcome(gate.judge(worse, POLICY)) == "fail"

@@ -42,7 +42,19 @@ def test_columns_of_which_nothing_is_known_are_named_once(tmp_path):
     table = summary(Source.of(write(run, {"a": variant(2), "b": variant(1)}, [*keys, "unmeasured"], baseline="a")))
     assert table.columns == ["variant", "accuracy %", "recovery %", "verdict", "weights on disk", "KV cache, tokens"]
     assert "Not measured in this Run: weights in memory, tokens/s at 1, tokens/s at saturation, J/token." in table.notes
-    assert "1 of 3 Cells are not here: not measured, or their files are damaged." in table.notes
+    assert "1 of 3 Cells are not here (not measured, or their files are damaged)." in table.notes
+
+
+def test_tasks_that_were_planned_count_before_they_are_measured(tmp_path):
+    run = RunFolder(tmp_path / "r")
+    keys = [run.add(record(n, n, checkpoint=n), [sample("1", 1.0), sample("2", 1.0)]).cell.key for n in ("a", "b")]
+    labels = {"a": "a/accuracy/t", "b": "b/accuracy/t", "c": "b/accuracy/u", "d": "b/latency/text-concurrency1"}
+    write(run, {"a": variant(2), "b": variant(1)}, [*keys, "c", "d"], baseline="a")
+    run.write(run.read() | {"labels": labels})
+    table = summary(Source.of(run))
+    assert table.frame["accuracy %"].tolist() == ["50.00 (1 of 2 tasks)", "50.00 (1 of 2 tasks)"]
+    told = "2 of 4 Cells are not here (not measured, or their files are damaged): b/accuracy/u, b/latency/text-concurrency1."
+    assert told in table.notes
 
 
 def test_random_weights_have_no_accuracy_and_every_table_says_so(tmp_path):
