@@ -12,7 +12,7 @@ from quantize.checkpoint import tensors as read_tensors
 from quantize.noise import write as write_noise
 from quantize.readable import readable
 from quantize.recipe import Recipe
-from quantize.verify import storage, structure, verify
+from quantize.verify import servable_faults, storage, structure, verify
 from tests.quantize import shapes
 
 Q = "model.language_model.layers.0.self_attn.q_proj"
@@ -95,6 +95,14 @@ def test_a_section_without_packed_tensors_is_a_fault(source: Path, packed: Path,
 def test_tensors_that_are_wrong(source: Path, packed: Path, change: Any, said: str):
     shapes.edit_tensors(packed, change)
     assert any(said in line for line in lines(packed, source)), lines(packed, source)
+
+
+def test_what_others_made_is_not_refused_for_its_format(source: Path, packed: Path):
+    """AutoAWQ's section, and scales in bytes as the MX formats have them: a server may read both."""
+    shapes.edit_tensors(packed, lambda t: t.update({f"{Q}.weight_scale": ("U8", np.zeros((256, 8)))}))
+    shapes.edit_config(packed, lambda c: c.update(quantization_config={"quant_method": "awq", "bits": 4, "group_size": 128}))
+    assert servable_faults(packed) == []
+    assert servable_faults(source) == []
 
 
 def test_zero_points_lacking_in_an_asymmetric_scheme(source: Path, tmp_path: Path):
