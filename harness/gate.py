@@ -268,14 +268,20 @@ def _history(run: RunFolder, policy: Policy, baseline: RunFolder | None) -> Iter
     if not shared:
         raise Refused(Fault(str(baseline.path), f"has none of the variants of {run.path}, so it is no history of them"))
     where, may_differ = baseline.path.resolve().name, [*ARM_FIELDS, *policy.may_differ]
+    lines: dict[Kind, list[Verdict]] = {"speed": [], "memory": []}
     sides = [((baseline, name), (run, name), Arms(f"{name} in {where}", name)) for name in shared]
     for (_, (_, name), arms), (found, faults) in zip(sides, compare_arms(sides, may_differ), strict=True):
         _refuse(faults)
         yield from _one_arm(faults, "accuracy", where, arms)
         yield from _accuracy_lines(found, policy.accuracy, where)
         of = [[r for r in records if r.cell.variant == name] for records in (before, now)]
-        yield from _speed_lines(policy, "speed", of, arms, may_differ, where)
-        yield from _speed_lines(policy, "memory", of, arms, may_differ, where)
+        for kind in lines:
+            lines[kind] += _speed_lines(policy, kind, of, arms, may_differ, where)
+    for kind, told in lines.items():
+        # A section that nothing answers to must not pass without a word.
+        why = f"the policy asks for it, and neither this Run nor {where} measured it"
+        nothing = Verdict(kind, "every variant", where, "all", "", "blocked", why)
+        yield from told or ([nothing] if getattr(policy, kind) is not None else [])
 
 
 def _speed_lines(

@@ -145,6 +145,16 @@ def test_arms_that_differ_are_refused_and_nothing_to_judge_is_refused(tmp_path):
         gate.judge(run_of(tmp_path / "one", (record("a", "1"), arms(9, 0, 0)[0])), POLICY)
 
 
+def test_a_history_without_what_the_policy_asks_for_blocks(tmp_path):
+    """Two Runs of accuracy alone say nothing of speed, whatever else passes."""
+    run = accuracy_run(tmp_path / "r", 900, 0, 0)
+    policy = Policy(speed=SpeedPolicy(), memory=MemoryPolicy())
+    verdicts = gate.judge(run, policy, accuracy_run(tmp_path / "before", 900, 0, 0))
+    told = {v.kind: v for v in verdicts if v.kind in ("speed", "memory")}
+    assert {v.outcome for v in told.values()} == {"blocked"} and len(told) == 2
+    assert "measured it" in told["speed"].reason and gate.status(verdicts) == 3
+
+
 def test_a_policy_that_asks_for_nothing_measured_is_named(tmp_path):
     run = run_of(tmp_path / "r", (speed_record("a", "text", 1, 1, 1.0), []), (memory_record("b", 7.0), []))
     with pytest.raises(Refused, match=r"measured speed and memory alone.*give the policy `speed:` and `memory:`"):
