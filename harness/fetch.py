@@ -23,8 +23,8 @@ from harness.errors import CellFailed, Fault, Refused
 from harness.hub import Hub, Kind, RemoteFile, Repo, Unreachable, hub
 from harness.progress import Reporter
 from quantize import checkpoint
+from quantize.calibration import DATA
 
-DATA = Path("data")
 INDEX = "model.safetensors.index.json"
 WORKERS = 4
 """Files fetched at a time."""

@@ -125,7 +125,8 @@ def make_plan(suite: Suite, checkpoints: Path, only: str | None = None) -> Plan:
         source = resolve_model(suite.model)
     except Refused as refused:
         given = [_given(name, suite) for name, v in suite.variants.items() if v.run or v.checkpoint]
-        raise Refused(*refused.faults, *dict.fromkeys([*faults, *(f for _, found in given for f in found)])) from None
+        faults += [*_calibration_faults(suite, (v.recipe for v in suite.variants.values())), *(f for _, g in given for f in g)]
+        raise Refused(*refused.faults, *dict.fromkeys(faults)) from None
     variants = []
     for name, asked in suite.variants.items():
         planned, found = _given(name, suite) if asked.run or asked.checkpoint else _made(name, suite, source, checkpoints)
@@ -139,7 +140,12 @@ def make_plan(suite: Suite, checkpoints: Path, only: str | None = None) -> Plan:
             faults.append(Fault(f"--only {only}", "matches no Cell" + nearest(only, [c.label for c in every])))
         cells = kept
     plan = Plan(suite, source, variants, cells, every, list(dict.fromkeys(faults)))
-    plan.faults += _calibration_faults(plan) + _device_faults(plan) + _twins(plan) + _random_faults(plan)
+    plan.faults += (
+        _calibration_faults(suite, (v.recipe for v in plan.to_build()))
+        + _device_faults(plan)
+        + _twins(plan)
+        + _random_faults(plan)
+    )
     return plan
 
 
@@ -252,12 +258,12 @@ def cell_identity(suite: Suite, variant: PlannedVariant, name: str, measured: di
     }
 
 
-def _calibration_faults(plan: Plan) -> list[Fault]:
-    """A data set on this disk that a build needs and that is not there; what a hub holds shows when it is asked."""
-    if not any(variant.recipe and variant.recipe.calibrates for variant in plan.to_build()):
+def _calibration_faults(suite: Suite, recipes: Iterable[Recipe | None]) -> list[Fault]:
+    """Calibration data that builds of these recipes need and that are not there."""
+    if not any(recipe and recipe.calibrates for recipe in recipes):
         return []
     try:
-        calibration.local_files(plan.suite.calibration)
+        calibration.local_files(suite.calibration)
     except Refused as refused:
         return [Fault(f"calibration.dataset: {f.where}", f.what, f.right) for f in refused.faults]
     return []

@@ -10,6 +10,8 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
+import re
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
@@ -25,6 +27,9 @@ from quantize.recipe import Calibration
 
 CANDIDATES = 4
 """A data set is searched for samples that fit until this many times the asked number were looked at."""
+DATA = Path("data")
+"""Where `fetch dataset` puts what it brings."""
+ENDINGS = (".jsonl", ".parquet")
 BATCH_TOKENS = 4096
 """Samples of exactly equal length share a forward pass up to this many tokens: no padding, so the sums are the same."""
 
@@ -50,32 +55,38 @@ class Prepared:
 
 
 def local_files(calibration: Calibration) -> list[Path] | None:
-    """The files of a data set on this disk; None for the demo and for one of a hub. Raises Refused when there are none."""
-    path = Path(calibration.dataset).expanduser()
-    if calibration.dataset == "demo":
+    """The files of a data set on this disk; None for the demo, and for one of a hub where the environment lets it be asked.
+
+    A hub's name is looked for where `fetch` puts it. Raises Refused when there is nothing.
+    """
+    name = calibration.dataset
+    if name == "demo":
         return None
-    if path.is_dir():
-        files = sorted(p for p in path.rglob("*") if p.suffix in (".jsonl", ".parquet"))
-        if not files:
-            raise Refused(
-                Fault(
-                    str(path),
-                    "holds neither a .jsonl nor a .parquet file",
-                    "put one line a sample into data.jsonl: question, answer, image (a path beside it)",
-                )
-            )
-        return files
-    if path.exists():
-        return [path]
-    if calibration.dataset.startswith((".", "/", "~")) or path.suffix in (".jsonl", ".parquet"):
-        raise Refused(
-            Fault(
-                calibration.dataset,
-                "no such file or folder",
-                'give "demo", a folder, a .jsonl or .parquet file, or a hub data set OWNER/NAME',
-            )
-        )
+    path = next((p for p in (Path(name).expanduser(), DATA / name) if p.exists()), None)
+    if path is not None:
+        return _files_of(path, calibration) if path.is_dir() else [path]
+    if name.count("/") != 1 or name.startswith((".", "/", "~")) or Path(name).suffix in ENDINGS:
+        right = 'give "demo", a folder, a .jsonl or .parquet file, or a hub data set OWNER/NAME'
+        raise Refused(Fault(name, "no such file or folder", right))
+    if os.environ.get("HF_HUB_OFFLINE") != "0":
+        right = f"get it: python -m harness fetch dataset {name}, or set HF_HUB_OFFLINE=0 to let the build ask the hub"
+        raise Refused(Fault(name, "is not on this disk", right))
     return None
+
+
+def _files_of(folder: Path, calibration: Calibration) -> list[Path]:
+    """A folder's files: those of the subset and of the split, where it is laid out by them as on a hub."""
+    files = sorted(p for p in folder.rglob("*") if p.suffix in ENDINGS)
+    if not files:
+        right = "put one line a sample into data.jsonl: question, answer, image (a path beside it)"
+        raise Refused(Fault(str(folder), "holds neither a .jsonl nor a .parquet file", right))
+    subsets = dict.fromkeys(p.relative_to(folder).parts[0] for p in files if p.parent != folder)
+    if calibration.subset and subsets:
+        files = [p for p in files if p.relative_to(folder).parts[0] == calibration.subset]
+        if not files:
+            raise Refused(Fault(str(folder), f"has no subset {calibration.subset!r}", f"it has {', '.join(subsets)}"))
+    split = [p for p in files if re.match(rf"{re.escape(calibration.split or 'train')}\b", p.name)]
+    return split or files
 
 
 def read(calibration: Calibration) -> Iterator[Sample]:

@@ -96,11 +96,11 @@ class Calibration(Model):
     """Which samples the search sees."""
 
     dataset: str = "demo"
-    """"demo", a folder or a .jsonl or .parquet file, or a hub data set such as neuralmagic/calibration."""
+    """"demo", a folder or a .jsonl or .parquet file, or a hub data set such as neuralmagic/calibration, which lies in data/."""
     subset: str | None = None
-    """The hub data set's configuration, such as LLM or VLM."""
+    """The data set's configuration, such as LLM or VLM: on disk the subfolder of that name."""
     split: str | None = None
-    """The hub data set's split; the demo always calibrates on its training split."""
+    """Its split (default: train): on disk the files whose names begin with it, where there are any; the demo has one."""
     samples: Annotated[int, Field(ge=1)] = 128
     """Samples to use."""
     max_seq_length: Annotated[int, Field(ge=8)] = 2048

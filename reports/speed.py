@@ -82,13 +82,19 @@ def _sources(trials: Sequence[Record], name: str) -> str:
     return "/".join(sorted({m.source or "" for r in trials if (m := r.metrics.get(name)) is not None and m.value is not None}))
 
 
+def _requests(record: Record) -> int:
+    """How many requests a trial is of: files made by hand may lack a metric or two."""
+    known = (record.metrics.get(name) for name in ("mean_e2el_ms", "request_throughput", "mean_ttft_ms", "output_throughput"))
+    return next((metric.n for metric in known if metric is not None and metric.n), 0)
+
+
 def speed(records: Sequence[Record]) -> list[Table]:
     """Latency and throughput by point; where a request's time goes; the limits of a decode step."""
     rows, times, limits, notes = [], [], [], []
     for (variant, where), trials in points(records).items():
         head = {"variant": variant, "point": where}
         labels = ", ".join(dict.fromkeys(label for r in trials for label in r.labels))
-        requests = sum(int((r.metrics.get("mean_e2el_ms") or Metric(value=None, unit="ms")).n or 0) for r in trials)
+        requests = sum(_requests(r) for r in trials)
         rows.append(
             head
             | {

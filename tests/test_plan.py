@@ -170,6 +170,9 @@ def test_a_model_that_is_not_there_hides_no_other_fault(write_suite, tmp_path):
 def test_calibration_data_that_a_build_needs_and_that_are_not_there(write_suite, tmp_path, fake_quantize):
     found = told(write_suite(INT4), tmp_path, "calibration.dataset=./nowhere")
     assert found.startswith("calibration.dataset: ./nowhere: no such file or folder") and found.count("nowhere") == 1
+    assert "fetch dataset o/none" in told(write_suite(INT4), tmp_path, "calibration.dataset=o/none")
+    with pytest.raises(Refused, match=r"model nowhere: .*\n.*fetch dataset o/none"):
+        plan(write_suite(INT4.replace("{model}", "nowhere")), tmp_path, "calibration.dataset=o/none")
     (tmp_path / "empty").mkdir()
     assert "holds neither a .jsonl nor" in told(write_suite(INT4), tmp_path, f"calibration.dataset={tmp_path / 'empty'}")
     # Where nothing is calibrated nothing is missed.
@@ -244,7 +247,7 @@ def test_an_unknown_task_is_refused_once(write_suite, tmp_path):
 
 @pytest.mark.parametrize("path", sorted((ROOT / "suites").rglob("*.yaml")), ids=lambda p: f"{p.parent.name}/{p.stem}")
 def test_every_suite_that_ships_can_be_planned(path, tmp_path, fake_quantize):
-    assert told(path, tmp_path, "model=demo") == ""
+    assert told(path, tmp_path, "model=demo", "calibration={dataset: demo}") == ""
 
 
 def test_the_cache_of_content_hashes_sees_a_change(write_suite, tmp_path, checkpoint):

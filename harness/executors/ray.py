@@ -249,7 +249,7 @@ def _imported() -> Any:
     try:
         import ray
     except ImportError:
-        right = "pip install 'vl-harness[ray]', or use --executor local"
+        right = "pip install '.[ray]' in a checkout, or use --executor local"
         raise Refused(Fault("executor: ray", "Ray is not installed here", right)) from None
     return ray
 

@@ -138,11 +138,12 @@ def find(names: Iterable[str], include: Path | None = None, datasets: Mapping[st
     datasets: folders that stand in for the hub's data sets, by name. Raises Refused with a fault for each unknown name.
     """
     copies = datasets or {}
+    faults = []
     if include is not None and not include.is_dir():
-        raise Refused(Fault("accuracy.include_path", f"{include} is no folder"))
+        faults.append(Fault("accuracy.include_path", f"{include} is no folder"))
+        include = None
     near = [_folder(p) for p in (include, SHIPPED) if p is not None]
     found: dict[str, Task] = {}
-    faults = []
 
     def add(name: str, parents: tuple[str, ...]) -> None:
         for index in [*near, *([] if any(name in i["tasks"] or name in i["groups"] for i in near) else [_installed()])]:

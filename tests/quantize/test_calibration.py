@@ -106,6 +106,22 @@ def test_an_empty_folder(tmp_path: Path):
         list(read(Calibration(dataset=str(tmp_path))))
 
 
+def test_a_hubs_name_is_looked_for_where_fetch_puts_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    with pytest.raises(Refused, match="python -m harness fetch dataset o/calibration"):
+        list(read(Calibration(dataset="o/calibration")))
+    for place in ("LLM/train-0.jsonl", "VLM/train-0.jsonl", "VLM/test-0.jsonl"):
+        path = tmp_path / "data/o/calibration" / place
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps({"text": place}) + "\n")
+    assert [s.text for s in read(Calibration(dataset="o/calibration", subset="VLM"))] == ["VLM/train-0.jsonl"]
+    assert [s.text for s in read(Calibration(dataset="o/calibration", subset="VLM", split="test"))] == ["VLM/test-0.jsonl"]
+    assert len(list(read(Calibration(dataset="data/o/calibration")))) == 2
+    with pytest.raises(Refused, match="has no subset 'X'; it has LLM, VLM"):
+        list(read(Calibration(dataset="o/calibration", subset="X")))
+
+
 def test_a_hub_out_of_reach_is_one_line(monkeypatch: pytest.MonkeyPatch):
     import sys
     import types
@@ -113,6 +129,7 @@ def test_a_hub_out_of_reach_is_one_line(monkeypatch: pytest.MonkeyPatch):
     def load_dataset(*args: object, **kwargs: object) -> None:
         raise ConnectionError("Couldn't reach 'neuralmagic/calibration' on the Hub\nlong trace")
 
+    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
     monkeypatch.setitem(sys.modules, "datasets", types.SimpleNamespace(load_dataset=load_dataset))
     with pytest.raises(Refused) as refused:
         list(read(Calibration(dataset="neuralmagic/calibration", subset="LLM")))
@@ -129,6 +146,7 @@ def test_a_hub_data_set_by_name(monkeypatch: pytest.MonkeyPatch):
         asked.update(name=name, subset=subset, split=split)
         return [{"messages": [{"role": "user", "content": f"text {i}"}]} for i in range(9)]
 
+    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
     monkeypatch.setitem(sys.modules, "datasets", types.SimpleNamespace(load_dataset=load_dataset))
     found = list(read(Calibration(dataset="neuralmagic/calibration", subset="LLM", samples=2)))
     assert asked == {"name": "neuralmagic/calibration", "subset": "LLM", "split": "train"}
