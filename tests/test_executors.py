@@ -237,7 +237,7 @@ def test_an_executor_that_is_unknown_or_not_installed_is_one_line(write_suite, m
     assert "executor is 'slurm': input should be 'local' or 'ray'" in capsys.readouterr().err
     monkeypatch.setitem(sys.modules, "ray", None)
     assert cli.main(["plan", str(path), "--executor", "ray"]) == 2
-    assert "Ray is not installed here; pip install 'vl-harness[ray]'" in capsys.readouterr().err
+    assert "Ray is not installed here; pip install '.[ray]'" in capsys.readouterr().err
 
 
 def test_a_fixed_port_and_engines_side_by_side_are_refused(plan, tmp_path):
