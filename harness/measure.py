@@ -45,8 +45,9 @@ def chain(given: Chain, report: Reporter, each: Each | None = None) -> Outcome:
         try:
             if left.groups:
                 make_ready(left)
-                report.stage("measuring what the device can do")
+                report.stage("waiting for vLLM's imports")
                 spare.settle(left.suite.engine.start_timeout_s)
+                report.stage("measuring what the device can do")
                 workloads.prepare({c.workload for c in left.cells})
             for one in left.groups:
                 outcome = (each or group)(left, one, folder, report)
@@ -125,7 +126,7 @@ def group(given: Chain, one: Group, folder: RunFolder, report: Reporter) -> Outc
             f"{variant.name}-{(variant.content or '')[:8]}",
             lambda stage: report.stage(f"starting vLLM on {variant.name}: {stage}"),
         ) as running:
-            report.line(f"vLLM serves {variant.name} after {running.facts.start_s:.1f} s")
+            report.line(f"vLLM serves {variant.name} after {running.facts.start_s:.1f} s, imports included")
             after = next((g for g in given.groups if g.number > one.number), None)
             for cell in one.cells:
                 if not workloads.beside(cell.workload):
