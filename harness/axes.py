@@ -60,6 +60,9 @@ def expand_settings(data: dict[str, Any]) -> dict[str, Any]:
     for setting, changed in axis.items():
         for name, spec in variants.items():
             own = spec or {}
-            engine = {**(own.get("engine") or {}), **(changed or {})}
+            before = own.get("engine") or {}
+            if not isinstance(before, dict):
+                return data  # what is wrong with it is told by its own field
+            engine = {**before, **(changed or {})}
             served[f"{name}@{setting}"] = {**own, "engine": engine, "settings": str(setting)}
     return data | {"variants": served, "baseline": f"{data.get('baseline', 'bf16')}@{next(iter(axis))}"}

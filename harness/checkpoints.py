@@ -50,7 +50,7 @@ def checkpoint_faults(folder: Path) -> list[Fault]:
         found.append(Fault(str(folder), "is no checkpoint: it has no config.json"))
     except (OSError, ValueError) as error:
         found.append(Fault(str(folder / "config.json"), f"cannot be read: {error}"))
-    if not any(folder.glob("*.safetensors")):
+    if not any(path.is_file() for path in folder.glob("*.safetensors")):
         found.append(Fault(str(folder), "is no checkpoint: it has no .safetensors file"))
     if not found:
         try:

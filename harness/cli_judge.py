@@ -79,7 +79,7 @@ def _gate(given: argparse.Namespace) -> int:
     from harness.compare import compare_run
     from harness.compare_speed import compare_speed, crossovers
     from harness.gate import judge, outcome, status
-    from harness.policy import Policy, load_policy
+    from harness.policy import load_policy, policy_of
     from harness.progress import results
     from harness.store import RunFolder
     from reports import ci, verdicts
@@ -87,7 +87,11 @@ def _gate(given: argparse.Namespace) -> int:
     run = RunFolder.existing(given.run)
     earlier = RunFolder.existing(given.baseline) if given.baseline else None
     facts = run.read()
-    policy = load_policy(given.policy) if given.policy else Policy.model_validate(facts["suite"].get("gate") or {})
+    policy = load_policy(given.policy) if given.policy else policy_of(facts["suite"].get("gate") or {}, run.path / "run.json")
+    # Not after the verdict: a gate that could not write would end like one that failed.
+    Refused.if_any(_unwritable("--junit", given.junit))
+    Refused.if_any(_unwritable("--benchmark-json", given.benchmark_json))
+    Refused.if_any(_unwritable("--pytest-benchmark-json", given.pytest_benchmark_json))
     found = judge(run, policy, earlier)
     crossings = crossovers(compare_speed(run, facts["baseline"])[0])
     name = str(facts["suite"].get("name", run.path.name))
@@ -109,6 +113,14 @@ def _gate(given: argparse.Namespace) -> int:
                 file.write(ci.summary(name, found, crossings))
     print(f"gate: {outcome(found)}", file=sys.stderr)
     return status(found)
+
+
+def _unwritable(option: str, path: Path | None) -> list[Fault]:
+    """Why a file cannot be written where an option asks for it."""
+    from harness import files
+
+    why = None if path is None else "is a folder" if path.is_dir() else files.unwritable(path.parent)
+    return [Fault(f"{option} {path}", f"cannot be written: {why}", "name a file")] if why else []
 
 
 def _import(given: argparse.Namespace) -> int:

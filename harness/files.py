@@ -53,9 +53,12 @@ def write_json(path: Path, value: Any) -> None:
 def unwritable(folder: Path) -> str | None:
     """Why nothing can be written into a folder, there or not, or None. Tried, not read from its mode: root may write
     where /proc or a disk mounted read-only takes nothing."""
-    place = next(p for p in (folder.absolute(), *folder.absolute().parents) if p.exists())
+    place = next(p for p in (folder.absolute(), *folder.absolute().parents) if p.exists() or p.is_symlink())
+    if not place.exists():
+        return f"{place} is a link to nothing"
     try:
-        with tempfile.TemporaryDirectory(prefix=".", dir=place):
+        with tempfile.TemporaryDirectory(prefix=".", dir=place) as tried:
+            (Path(tried) / "x").write_bytes(bytes(4096))  # a full disk may still take a folder
             return None
     except OSError as error:
         return f"{place} takes no new file ({error.strerror})"
@@ -119,7 +122,7 @@ def new_folder(final: Path) -> Iterator[Path]:
 
 def shown(path: Path) -> str:
     """A path as people and stored files see it: from the current folder where it lies below it, else in full."""
-    with contextlib.suppress(ValueError):
+    with contextlib.suppress(ValueError, RuntimeError, OSError):  # RuntimeError: a loop of links
         return str(path.resolve().relative_to(Path.cwd()))
     return str(path)
 

@@ -275,7 +275,8 @@ def _twins(plan: Plan) -> list[Fault]:
     seen: dict[tuple[str, int, str], str] = {}
     for variant in (v for v in plan.variants if v.origin != "run"):
         # A recipe that is not built yet is told by its folder, whose name ends in the recipe's hash.
-        what = variant.content or variant.path.name.rpartition("-")[2]
+        unbuilt = variant.path.name.rpartition("-")[2] if variant.origin == "recipe" else str(variant.path)
+        what = variant.content or unbuilt
         same = (what, plan.suite.variants[variant.name].repeat, str(plan.suite.engine_of(variant.name)))
         if same in seen:
             found.append(

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from harness.axes import nearest
 from harness.errors import Fault, Refused
+from harness.yaml_faults import duplicate_keys, parsed
 
 
 class _Strict(BaseModel):
@@ -68,18 +69,21 @@ class Policy(_Strict):
 def load_policy(path: Path) -> Policy:
     """Read and check a policy file, with or without `gate:` around it; raises Refused."""
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "is not UTF-8 text"
         raise Refused(Fault(str(path), reason, "name a policy file, see docs/ci.md")) from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"{path}:{mark.line + 1}" if mark else str(path)
-        raise Refused(Fault(where, f"is not YAML: {getattr(error, 'problem', error)}")) from None
+    data = parsed(text, str(path))
+    Refused.if_any(duplicate_keys(yaml.compose(text, Loader=yaml.SafeLoader), path))
     if isinstance(data, dict) and set(data) == {"gate"}:
         data = data["gate"]
     if not isinstance(data, dict):
         raise Refused(Fault(str(path), "holds no mapping of keys to values", "for example accuracy: {min_recovery: 0.98}"))
+    return policy_of(data, path)
+
+
+def policy_of(data: object, path: Path) -> Policy:
+    """The policy that `path` holds; raises Refused with a fault for each thing that is wrong with it."""
     try:
         return Policy.model_validate(data)
     except ValidationError as error:

@@ -18,10 +18,15 @@ from harness.errors import Fault, Refused
 from harness.policy import Policy
 from quantize.recipe import Calibration, Recipe
 
+LONGEST_NAME = 160
+"""Bytes: a file's name may have 255, and a setting, a hash and an ending follow."""
+
 
 def _safe_name(name: str) -> str:
-    if not name or name.startswith(".") or any(c in name for c in '/\\\0\n\t"') or name != name.strip():
+    if not name or name.startswith(".") or any(c in '/\\"' or not c.isprintable() for c in name) or name != name.strip():
         raise ValueError("a name is used for files: no slash, quote, tab, line break or leading dot")
+    if len(name.encode()) > LONGEST_NAME:
+        raise ValueError(f"a name is used for files: {LONGEST_NAME} bytes at most, this one has {len(name.encode())}")
     return name
 
 
@@ -316,19 +321,15 @@ def load_suite(path: Path, overrides: Sequence[str] = ()) -> Suite:
     Raises Refused with one fault for each thing that is wrong, each with its line.
     """
     try:
+        if path.exists() and not path.is_file() and not path.is_dir():
+            raise Refused(Fault(str(path), "is no plain file", "name a suite file, for example suites/vl_accuracy.yaml"))
         text = path.read_text(encoding="utf-8")
     except IsADirectoryError:
         raise Refused(Fault(str(path), "is a folder", "name a suite file, for example suites/vl_accuracy.yaml")) from None
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "is not UTF-8 text"
         raise Refused(Fault(str(path), reason, "name a suite file, for example suites/vl_accuracy.yaml")) from None
-    try:
-        tree = yaml.compose(text, Loader=yaml.SafeLoader)
-        data = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"{path}:{mark.line + 1}" if mark else str(path)
-        raise Refused(Fault(where, f"is not YAML: {getattr(error, 'problem', error)}")) from None
+    data, tree = yaml_faults.parsed(text, str(path)), yaml.compose(text, Loader=yaml.SafeLoader)
     if not isinstance(data, dict):
         raise Refused(Fault(str(path), "holds no mapping of keys to values"))
     try:
@@ -354,7 +355,4 @@ def _apply(data: dict[str, Any], override: str) -> None:
         place = place.setdefault(key, {})
         if not isinstance(place, dict):
             raise Refused(Fault(f"--set {override}", f"{key!r} is not a section of the suite"))
-    try:
-        place[last] = yaml.safe_load(value)
-    except yaml.YAMLError:
-        raise Refused(Fault(f"--set {override}", "the value is not YAML")) from None
+    place[last] = yaml_faults.parsed(value, f"--set {override}")

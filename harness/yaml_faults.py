@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import reprlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,21 +13,39 @@ import yaml
 from pydantic import BaseModel
 
 from harness.axes import nearest
-from harness.errors import Fault
+from harness.errors import Fault, Refused
 
 
-def duplicate_keys(node: Any, path: Path) -> Iterator[Fault]:
-    """YAML keeps the last of two equal keys without a word; a suite must not."""
+def parsed(text: str, where: str) -> Any:
+    """What a YAML text holds; raises Refused with one fault when it is none, or holds a value that is none."""
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        problem = str(getattr(error, "problem", None) or error).split("\n")[0]
+        raise Refused(Fault(f"{where}:{mark.line + 1}" if mark else where, f"is not YAML: {problem}")) from None
+    except RecursionError:
+        raise Refused(Fault(where, "is nested too deeply, or holds an anchor that refers to itself")) from None
+    except (ValueError, TypeError, OverflowError) as error:
+        raise Refused(Fault(where, f"holds a value that cannot be read: {error}")) from None
+
+
+def duplicate_keys(node: Any, path: Path, walked: set[int] | None = None) -> Iterator[Fault]:
+    """YAML keeps the last of two equal keys without a word; a suite must not. What aliases share is looked at once."""
+    walked = set() if walked is None else walked
+    if id(node) in walked:
+        return
+    walked.add(id(node))
     if isinstance(node, yaml.MappingNode):
         seen: set[str] = set()
         for key, value in node.value:
             if key.value in seen:
                 yield Fault(f"{path}:{key.start_mark.line + 1}", f"the key {key.value!r} stands twice", "keep one of them")
             seen.add(key.value)
-            yield from duplicate_keys(value, path)
+            yield from duplicate_keys(value, path, walked)
     elif isinstance(node, yaml.SequenceNode):
         for value in node.value:
-            yield from duplicate_keys(value, path)
+            yield from duplicate_keys(value, path, walked)
 
 
 def located(faults: Iterable[Fault], path: Path, overrides: Sequence[str] = ()) -> list[Fault]:
@@ -36,7 +55,7 @@ def located(faults: Iterable[Fault], path: Path, overrides: Sequence[str] = ()) 
     """
     try:
         tree = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+    except (OSError, ValueError, RecursionError, yaml.YAMLError):
         return list(faults)
     told = [override.partition("=")[0] for override in overrides]
     return [replace(fault, where=f"{path}:{line}: {fault.where}") if (line := _named(fault.where, tree, told)) else fault
@@ -49,14 +68,21 @@ def _named(where: str, tree: Any, overridden: Sequence[str]) -> int | None:
     if any(f"{key}.".startswith(f"{other}.") or f"workloads.{key}.".startswith(f"{other}.") for other in overridden):
         return None
     if key.startswith("variants."):
-        # A name may hold dots, a field of it may follow, and `settings` puts @SETTING behind it; `grid` makes names of its own.
-        name = key.removeprefix("variants.")
-        places = [["variants", n.partition("@")[0]] for n in (name, name.rpartition(".")[0])] + [["grid"]]
+        # A name may hold nearly anything, a field of it or @SETTING may follow; `grid` makes names of its own.
+        rest = where.removeprefix("variants.")
+        names = [k.value for v in _values(tree, "variants") for k, _ in getattr(v, "value", []) if isinstance(k.value, str)]
+        fitting = [n for n in names if rest.startswith(n) and rest[len(n) : len(n) + 1] in ("", ".", ":", ",", "@", " ")]
+        places = [["variants", max(fitting, key=len)]] if fitting else [["grid"]]
     else:
         places = [
             [*above, *key.split(".")] for above in ([], ["workloads"], *(["workloads", w] for w in ("latency", "throughput")))
         ]
     return next((_line(tree, place) for place in places if _has(tree, place)), None)
+
+
+def _values(node: Any, key: str) -> list[Any]:
+    """What stands under a key of a mapping, if anything."""
+    return [v for k, v in node.value if k.value == key] if isinstance(node, yaml.MappingNode) else []
 
 
 def _has(node: Any, loc: Sequence[str]) -> bool:
@@ -121,7 +147,7 @@ def fault(error: Any, tree: Any, path: Path, root: type[BaseModel]) -> Fault:
     if error["type"] == "missing":
         return Fault(where, f"{dotted!r} is missing")
     message = str(error["msg"]).removeprefix("Value error, ")
-    given = repr(error.get("input"))
+    given = reprlib.repr(error.get("input"))
     if error["type"] == "value_error" or len(given) > 60:
         return Fault(where, f"{dotted}: {message}" if dotted else message)
     return Fault(where, f"{dotted} is {given}: {message[0].lower()}{message[1:]}")

@@ -64,6 +64,8 @@ def local_files(calibration: Calibration) -> list[Path] | None:
         return None
     path = next((p for p in (Path(name).expanduser(), DATA / name) if p.exists()), None)
     if path is not None:
+        if path.is_file() and path.suffix not in ENDINGS:
+            raise Refused(Fault(str(path), "is no data set", "a folder, or a .jsonl or .parquet file"))
         return _files_of(path, calibration) if path.is_dir() else [path]
     if name.count("/") != 1 or name.startswith((".", "/", "~")) or Path(name).suffix in ENDINGS:
         right = 'give "demo", a folder, a .jsonl or .parquet file, or a hub data set OWNER/NAME'

@@ -105,6 +105,8 @@ def header(file: Path) -> dict[str, Tensor]:
             if name == "__metadata__":
                 continue
             begin, end = entry["data_offsets"]
+            if not 0 <= begin <= end:
+                raise ValueError(f"{name} lies from byte {begin} to {end}")
             if 8 + length + end > size:
                 raise ValueError(f"{name} ends at byte {8 + length + end} of {size}: the file is cut short")
             found[name] = Tensor(name, entry["dtype"], tuple(entry["shape"]), file, 8 + length + begin, end - begin)
@@ -126,7 +128,7 @@ def tensors(folder: Path) -> dict[str, Tensor]:
 
 def weight_files(folder: Path) -> list[Path]:
     """The checkpoint's safetensors files in name order; a vendor's consolidated copy of them is left out."""
-    return sorted(p for p in folder.glob("*.safetensors") if not p.name.startswith("consolidated"))
+    return sorted(p for p in folder.glob("*.safetensors") if not p.name.startswith("consolidated") and p.is_file())
 
 
 def read_config(folder: Path) -> dict[str, Any]:

@@ -59,6 +59,17 @@ def missing_files(checkpoint: Path, config: dict[str, Any]) -> list[Fault]:
     return faults
 
 
+def unreadable_files(checkpoint: Path) -> list[Fault]:
+    """Files that a server reads as JSON and that are none, or empty."""
+    named = [checkpoint / name for name in FILES if name.endswith(".json")]
+    broken = [p.name for p in named if p.is_file() and not _json(p) and p.name not in LISTS]
+    return [Fault(name, "is not a JSON object, or an empty one", "the file of the source model") for name in broken]
+
+
+LISTS = ("added_tokens.json", "special_tokens_map.json", "generation_config.json", "chat_template.json")
+"""Files that may be empty, or of another form."""
+
+
 def _tokenizer_faults(checkpoint: Path, source: Path | None) -> list[Fault]:
     path = checkpoint / "tokenizer.json"
     if not path.is_file():

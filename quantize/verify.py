@@ -27,7 +27,7 @@ from quantize.checkpoint import (
 from quantize.fit import named_modules
 from quantize.readable import readable
 from quantize.recipe import Model
-from quantize.sidefiles import missing_files, side_file_faults
+from quantize.sidefiles import missing_files, side_file_faults, unreadable_files
 from quantize.values import is_packed, some, source_faults, tie_faults, value_faults
 
 
@@ -136,7 +136,7 @@ def verify(checkpoint: Path, source: Path | None = None) -> Report:
             faults += refused.faults
     checks: list[tuple[str, Callable[[], list[Fault]]]] = [
         ("model.safetensors.index.json", lambda: _index_faults(checkpoint, table)),
-        ("side files", lambda: side_file_faults(checkpoint, source, config)),
+        ("side files", lambda: side_file_faults(checkpoint, source, config) + unreadable_files(checkpoint)),
     ]
     if table:
         checks += [
@@ -146,7 +146,7 @@ def verify(checkpoint: Path, source: Path | None = None) -> Report:
             (SECTION, lambda: _scheme_faults(config, table)),
             (SECTION, lambda: _placement_faults(config, table)),
             ("tensors", lambda: value_faults(table)),
-            ("config.json", lambda: tie_faults(config, table)),
+            ("config.json", lambda: tie_faults(config, table) + _config_faults(config, table)),
         ]
     if table and original is not None:
         checks.append(("tensors", lambda: source_faults(config, table, *original)))
@@ -174,9 +174,25 @@ def servable_faults(checkpoint: Path) -> list[Fault]:
         (SECTION, lambda: readable(checkpoint)),
         (SECTION, lambda: _missing_section(config, table)),
         ("tensors", lambda: value_faults(table)),
-        ("side files", lambda: missing_files(checkpoint, config)),
+        ("config.json", lambda: _config_faults(config, table)),
+        ("side files", lambda: missing_files(checkpoint, config) + unreadable_files(checkpoint)),
     ]
     return faults + [fault for where, check in checks for fault in _tried(where, check)]
+
+
+def _config_faults(config: dict[str, Any], table: dict[str, Tensor]) -> list[Fault]:
+    """What a server needs of config.json before it looks at a weight."""
+    faults = []
+    if not isinstance(config.get("architectures"), list) or not config["architectures"]:
+        faults.append(Fault("config.json: architectures", "names no architecture", "the source model's"))
+    vision = any(part_of(name) == "visual" for name in modules(table))
+    for key, wanted in (("vision_config", vision), ("text_config", "text_config" in config)):
+        if wanted and not isinstance(config.get(key), dict):
+            faults.append(Fault(f"config.json: {key}", "is no object", "the source model's"))
+    section = config.get("quantization_config")
+    if section is not None and not isinstance(section, dict):
+        faults.append(Fault(SECTION, "is no object", "the section the build wrote"))
+    return faults
 
 
 SECTION = "config.json: quantization_config"

@@ -305,3 +305,10 @@ def test_a_policy_file_with_and_without_gate_around_it(tmp_path):
     for name, text in (("a", "accuracy: {min_recovery: 0.9}"), ("b", "gate: {accuracy: {min_recovery: 0.9}}")):
         (tmp_path / name).write_text(text)
         assert load_policy(tmp_path / name).accuracy.min_recovery == 0.9
+
+
+def test_a_key_that_stands_twice_in_a_policy_is_refused(tmp_path):
+    path = tmp_path / "policy.yaml"
+    path.write_text("accuracy: {min_recovery: 0.98, min_recovery: 0.1}\n")
+    with pytest.raises(Refused, match="the key 'min_recovery' stands twice"):
+        load_policy(path)

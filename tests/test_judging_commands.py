@@ -176,6 +176,7 @@ def test_not_required_lines_are_skipped_in_junit():
         (("gate", "results/none"), "is no Run"),
         (("gate", "results/demo_cpu", "--policy", "none.yaml"), "No such file or directory; name a policy file"),
         (("gate", "results/demo_cpu", "--baseline", "results/none"), "is no Run"),
+        (("gate", "results/demo_cpu", "--junit", "/proc/x.xml"), "--junit /proc/x.xml: cannot be written"),
         (("compare", "results/demo_cpu", "--variants", "bf16", "nowhere"), "there is no variant 'nowhere'"),
         (("compare", "results/demo_cpu", "--variants", "bf16", "bf16"), "was to compare bf16 with itself"),
         (("compare", "results/demo_cpu", "--baseline", "results/demo_h200"), "and bf16 on 5 tasks, awq-int4-g128 in demo_h200"),

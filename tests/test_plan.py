@@ -206,6 +206,10 @@ def _nan(packed: Path) -> None:
         (_without_section, "missing, yet 14 Linears are packed"),
         (_nan, "values are NaN or Inf"),
         (lambda packed: (packed / "preprocessor_config.json").unlink(), "without it no server takes a picture"),
+        (lambda packed: (packed / "tokenizer.json").write_text("{"), "is not a JSON object"),
+        (lambda packed: shapes.edit_config(packed, lambda c: c.pop("architectures")), "names no architecture"),
+        (lambda packed: shapes.edit_config(packed, lambda c: c.update(vision_config=None)), "vision_config: is no object"),
+        (lambda packed: shapes.edit_config(packed, lambda c: c.update(quantization_config=[])), "quantization_config"),
     ],
 )
 def test_a_checkpoint_that_no_server_reads_is_refused_with_its_variant(write_suite, tmp_path, checkpoint, damage, said):
@@ -215,6 +219,12 @@ def test_a_checkpoint_that_no_server_reads_is_refused_with_its_variant(write_sui
     damage(packed)
     found = told(suite, tmp_path)
     assert found.startswith(f"variants.mine.checkpoint: {packed}: ") and said in found
+
+
+def test_two_checkpoints_that_are_not_there_are_not_one(write_suite, tmp_path):
+    two = "bf16: {}\n  a: {checkpoint: x/m-int4}\n  b: {checkpoint: y/n-int4}"
+    found = told(write_suite(SUITE.replace("bf16: {}", two)), tmp_path)
+    assert found.count("there is no such folder") == 2 and "same checkpoint" not in found
 
 
 def test_one_checkpoint_under_two_names_needs_repeat(write_suite, tmp_path):

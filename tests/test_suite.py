@@ -153,3 +153,36 @@ def test_one_line_for_each_thing_that_is_wrong():
         "mmmu_art, mmmu_music: cannot be loaded",
         "u: document 7, v: document 8: is empty",
     ]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "said"),
+    [
+        ("group_size: 128", "group_size: 2024-13-45", "month must be in 1..12"),
+        ("group_size: 128", "group_size: !!int abc", "holds a value that cannot be read"),
+        ("group_size: 128", "group_size: " + "[" * 3000, "is nested too deeply"),
+        ("bf16: {}", "bf16: {}\n  " + "n" * 200 + ": {}", "160 bytes at most"),
+        ("name: s", "name: s\nsettings: {a: {}, b: {}}\npasses: [1]", "passes"),
+    ],
+)
+def test_yaml_that_python_cannot_take_is_one_line(write_suite, before, after, said):
+    assert said in "\n".join(faults(write_suite(GOOD.replace(before, after))))
+
+
+def test_settings_over_an_engine_that_is_none(write_suite):
+    text = GOOD.replace("bf16: {}", "bf16: {engine: [1]}") + "settings: {a: {}, b: {}}\n"
+    assert ":4: variants.bf16.engine is [1]" in faults(write_suite(text))[0]
+
+
+def test_aliases_of_aliases_are_walked_once(write_suite):
+    levels = "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]\n" for i in range(1, 12))
+    found = faults(write_suite(f"a0: &a0 [x]\n{levels}{GOOD}"))
+    assert all("unknown key" in line and len(line) < 300 for line in found) and len(found) == 12
+
+
+def test_the_line_of_a_variant_whose_name_is_odd(tmp_path):
+    path = tmp_path / "s.yaml"
+    path.write_text('variants:\n  x: {}\n  "x:y": {}\n  x y: {}\n  p.q: {}\n')
+    lines = {"variants.x: a": 2, "variants.x:y: a": 3, "variants.x y.run: a": 4, "variants.p.q.checkpoint: a": 5}
+    for where, line in lines.items():
+        assert yaml_faults.located([Fault(where, "is wrong")], path)[0].where.startswith(f"{path}:{line}: ")

@@ -67,12 +67,12 @@ class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[mi
 _Loader.add_constructor("!function", lambda loader, node: str(node.value))
 
 
-def _data_files(value: Any) -> list[Path]:
-    """Every file on this disk that a task file names anywhere."""
-    if isinstance(value, dict):
-        return [path for item in value.values() for path in _data_files(item)]
-    if isinstance(value, list):
-        return [path for item in value for path in _data_files(item)]
+def _data_files(value: Any, within: tuple[int, ...] = ()) -> list[Path]:
+    """Every file on this disk that a task file names anywhere. within: what holds `value`; an anchor may hold itself."""
+    if isinstance(value, dict | list):
+        inner = value.values() if isinstance(value, dict) else value
+        above = (*within, id(value))
+        return [] if id(value) in within else [path for item in inner for path in _data_files(item, above)]
     # os.path takes any text for a name; Path raises on a prompt that is longer than a name may be.
     return [Path(value)] if isinstance(value, str) and "/" in value and os.path.isfile(value) else []  # noqa: PTH113
 
@@ -81,19 +81,20 @@ def _read(path: Path, depth: int = 0) -> dict[str, Any]:
     """A task file with its includes merged in; empty when it is no mapping."""
     try:
         data = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
-    except (OSError, yaml.YAMLError, UnicodeDecodeError):
+    except (OSError, yaml.YAMLError, ValueError, RecursionError, TypeError):
         return {}
     if not isinstance(data, dict):
         return {}
     include = data.pop("include", None)
-    return _read(path.parent / include, depth + 1) | data if isinstance(include, str) and depth < 20 else data
+    named = isinstance(include, str) and "\0" not in include
+    return _read(path.parent / include, depth + 1) | data if named and depth < 20 else data
 
 
 def _index(folder: Path) -> dict[str, Any]:
     """{"tasks": {name: [file, images, chance, dataset]}, "groups": {name: [names]}} of a folder's files."""
     tasks: dict[str, list[Any]] = {}
     groups: dict[str, list[str]] = {}
-    for path in sorted(folder.rglob("*.yaml")):
+    for path in sorted(p for p in folder.rglob("*.yaml") if p.is_file()):
         if not re.search(r"^\s*(task|group|tag):", path.read_text(encoding="utf-8", errors="replace"), re.MULTILINE):
             continue
         data = _read(path)
@@ -103,9 +104,15 @@ def _index(folder: Path) -> dict[str, Any]:
             about = data.get("metadata")
             chance = about.get("chance") if isinstance(about, dict) else None
             known = float(chance) if isinstance(chance, int | float) else None
-            tasks[data["task"]] = [str(path), bool(data.get("doc_to_image")), known, data.get("dataset_path")]
+            dataset = data.get("dataset_path")
+            tasks[data["task"]] = [
+                str(path),
+                bool(data.get("doc_to_image")),
+                known,
+                dataset if isinstance(dataset, str) else None,
+            ]
             tags = data.get("tag") or []
-            for tag in [tags] if isinstance(tags, str) else tags:
+            for tag in filter(lambda tag: isinstance(tag, str), tags if isinstance(tags, list) else [tags]):
                 groups.setdefault(tag, []).append(data["task"])
     return {"tasks": tasks, "groups": groups}
 
