@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from harness.checkpoints import MODELS
 from harness.errors import Fault, Refused
 from harness.store import RunFolder
@@ -70,15 +68,13 @@ def gate(view: RunView) -> tuple[str | None, list[str]]:
         return None, []
     try:
         from harness.gate import judge, outcome
-        from harness.policy import Policy
+        from harness.policy import policy_of
 
-        verdicts = judge(RunView(view.path, view.baseline, view.variants), Policy.model_validate(policy))
+        verdicts = judge(RunView(view.path, view.baseline, view.variants), policy_of(policy, view.path / "run.json"))
     except Refused as refused:
         return "blocked", [str(fault) for fault in refused.faults]
     except ImportError:
         return "blocked", ["this version of vl-harness judges no gates"]
-    except ValidationError as error:
-        return "blocked", [f"the suite's gate cannot be read: {error.errors()[0]['msg']}"]
     worst = outcome(verdicts)
     return worst, [f"{v.name}: {v.reason}" for v in verdicts if v.outcome == worst]
 

@@ -1,4 +1,4 @@
-"""Whether the compressed-tensors of this environment can read a checkpoint's quantization_config.
+"""Whether a server of this environment can read a checkpoint's config.json, its quantization_config above all.
 
 vLLM validates the section with the QuantizationArgs of the release it runs on, which refuses unknown fields; builds
 use a newer release. The fields are read from the installed package's source: importing it takes ten seconds, this a
@@ -15,10 +15,25 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import Fault, Refused
-from quantize.checkpoint import read_config
+from quantize.checkpoint import Tensor, modules, part_of, read_config
 
 ARGUMENTS = ("weights", "input_activations", "output_activations")
 """Fields of a config group that hold QuantizationArgs."""
+
+
+def config_faults(config: dict[str, Any], table: dict[str, Tensor]) -> list[Fault]:
+    """What a server needs of config.json before it looks at a weight."""
+    faults = []
+    if not isinstance(config.get("architectures"), list) or not config["architectures"]:
+        faults.append(Fault("config.json: architectures", "names no architecture", "the source model's"))
+    vision = any(part_of(name) == "visual" for name in modules(table))
+    for key, wanted in (("vision_config", vision), ("text_config", "text_config" in config)):
+        if wanted and not isinstance(config.get(key), dict):
+            faults.append(Fault(f"config.json: {key}", "is no object", "the source model's"))
+    section = config.get("quantization_config")
+    if section is not None and not isinstance(section, dict):
+        faults.append(Fault("config.json: quantization_config", "is no object", "the section the build wrote"))
+    return faults
 
 
 def readable(checkpoint: Path) -> list[Fault]:

@@ -28,6 +28,8 @@ FILES = (
     "random_weights.json",
 )
 """What a server or a client reads beside config.json and the weights, and the mark of weights that were never trained."""
+LOOSE = ("added_tokens.json", "special_tokens_map.json", "generation_config.json", "chat_template.json")
+"""Files that may be empty, or of another form."""
 VOLATILE = {"transformers_version", "_commit_hash", "_name_or_path", "name_or_path", "tokenizer_file"}
 """Keys that say who wrote a file, not what it means."""
 
@@ -62,12 +64,8 @@ def missing_files(checkpoint: Path, config: dict[str, Any]) -> list[Fault]:
 def unreadable_files(checkpoint: Path) -> list[Fault]:
     """Files that a server reads as JSON and that are none, or empty."""
     named = [checkpoint / name for name in FILES if name.endswith(".json")]
-    broken = [p.name for p in named if p.is_file() and not _json(p) and p.name not in LISTS]
+    broken = [p.name for p in named if p.is_file() and not _json(p) and p.name not in LOOSE]
     return [Fault(name, "is not a JSON object, or an empty one", "the file of the source model") for name in broken]
-
-
-LISTS = ("added_tokens.json", "special_tokens_map.json", "generation_config.json", "chat_template.json")
-"""Files that may be empty, or of another form."""
 
 
 def _tokenizer_faults(checkpoint: Path, source: Path | None) -> list[Fault]:

@@ -25,10 +25,13 @@ from quantize.checkpoint import (
     weight_files,
 )
 from quantize.fit import named_modules
-from quantize.readable import readable
+from quantize.readable import config_faults, readable
 from quantize.recipe import Model
 from quantize.sidefiles import missing_files, side_file_faults, unreadable_files
 from quantize.values import is_packed, some, source_faults, tie_faults, value_faults
+
+Check = tuple[str, Callable[[], list[Fault]]]
+"""What is looked at, and what looks."""
 
 
 class Storage(Model):
@@ -134,19 +137,17 @@ def verify(checkpoint: Path, source: Path | None = None) -> Report:
             original = (read_config(source), tensors(source))
         except Refused as refused:
             faults += refused.faults
-    checks: list[tuple[str, Callable[[], list[Fault]]]] = [
+    checks: list[Check] = [
         ("model.safetensors.index.json", lambda: _index_faults(checkpoint, table)),
-        ("side files", lambda: side_file_faults(checkpoint, source, config) + unreadable_files(checkpoint)),
+        ("side files", lambda: side_file_faults(checkpoint, source, config)),
+        *_needed(checkpoint, config, table),
     ]
     if table:
         checks += [
-            (SECTION, lambda: _missing_section(config, table)),
             (SECTION, lambda: _section_faults(config, table)),
-            (SECTION, lambda: readable(checkpoint)),
             (SECTION, lambda: _scheme_faults(config, table)),
             (SECTION, lambda: _placement_faults(config, table)),
-            ("tensors", lambda: value_faults(table)),
-            ("config.json", lambda: tie_faults(config, table) + _config_faults(config, table)),
+            ("config.json", lambda: tie_faults(config, table)),
         ]
     if table and original is not None:
         checks.append(("tensors", lambda: source_faults(config, table, *original)))
@@ -170,29 +171,19 @@ def servable_faults(checkpoint: Path) -> list[Fault]:
         config, table = read_config(checkpoint), _read(checkpoint, faults)
     except Refused as refused:
         return list(refused.faults)
-    checks: list[tuple[str, Callable[[], list[Fault]]]] = [
-        (SECTION, lambda: readable(checkpoint)),
-        (SECTION, lambda: _missing_section(config, table)),
-        ("tensors", lambda: value_faults(table)),
-        ("config.json", lambda: _config_faults(config, table)),
-        ("side files", lambda: missing_files(checkpoint, config) + unreadable_files(checkpoint)),
-    ]
+    checks = [*_needed(checkpoint, config, table), ("side files", lambda: missing_files(checkpoint, config))]
     return faults + [fault for where, check in checks for fault in _tried(where, check)]
 
 
-def _config_faults(config: dict[str, Any], table: dict[str, Tensor]) -> list[Fault]:
-    """What a server needs of config.json before it looks at a weight."""
-    faults = []
-    if not isinstance(config.get("architectures"), list) or not config["architectures"]:
-        faults.append(Fault("config.json: architectures", "names no architecture", "the source model's"))
-    vision = any(part_of(name) == "visual" for name in modules(table))
-    for key, wanted in (("vision_config", vision), ("text_config", "text_config" in config)):
-        if wanted and not isinstance(config.get(key), dict):
-            faults.append(Fault(f"config.json: {key}", "is no object", "the source model's"))
-    section = config.get("quantization_config")
-    if section is not None and not isinstance(section, dict):
-        faults.append(Fault(SECTION, "is no object", "the section the build wrote"))
-    return faults
+def _needed(checkpoint: Path, config: dict[str, Any], table: dict[str, Tensor]) -> list[Check]:
+    """What any server asks of any checkpoint."""
+    return [
+        (SECTION, lambda: readable(checkpoint)),
+        (SECTION, lambda: _missing_section(config, table)),
+        ("tensors", lambda: value_faults(table)),
+        ("config.json", lambda: config_faults(config, table)),
+        ("side files", lambda: unreadable_files(checkpoint)),
+    ]
 
 
 SECTION = "config.json: quantization_config"

@@ -177,7 +177,7 @@ def test_a_gate_that_cannot_be_judged_blocks(server, run, monkeypatch, module, t
 
     gate = SimpleNamespace(judge=judge, outcome=lambda verdicts: module) if module else None
     monkeypatch.setitem(sys.modules, "harness.gate", gate)
-    policy = SimpleNamespace(Policy=SimpleNamespace(model_validate=lambda held: held))
+    policy = SimpleNamespace(policy_of=lambda held, path: held)
     monkeypatch.setitem(sys.modules, "harness.policy", policy)
     facts = run.read()
     facts["suite"]["gate"] = {"a": 1}
