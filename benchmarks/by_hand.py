@@ -31,10 +31,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
-from harness import device, engine, environments, stats
-from harness.files import write_json
-from harness.suite import LoadSpec, load_suite
-from harness.workloads import bench_client, load
+from harness.compare import stats
+from harness.engine import device, server
+from harness.engine.session import Session
+from harness.suite.schema import load_suite
+from harness.util import environments
+from harness.util.files import write_json
+from harness.workloads import Context, traffic
+from harness.workloads.load import LoadSpec
+from harness.workloads.throughput import Throughput
 
 POINTS = (1, 4, 16)
 REQUESTS = 32
@@ -60,7 +65,7 @@ def command(arguments: list[str], log: Path, extra: dict[str, str] | None = None
         finally:
             environments.stop(process)
     if status:
-        said = engine.last_error(log.read_text(errors="replace"))
+        said = server.last_error(log.read_text(errors="replace"))
         raise RuntimeError(f"{' '.join(arguments[:4])} ended with {status}: {said}")
 
 
@@ -84,17 +89,17 @@ def ask_by_hand(checkpoint: Path, folder: Path, limit: int | None) -> None:
 
 def load_by_hand(checkpoint: Path, at_once: int, folder: Path) -> None:
     """A server of its own, one `vllm bench serve`, the server's end."""
-    port, log = engine.free_port(), folder / f"serve-{checkpoint.name}-{at_once}.log"
+    port, log = server.free_port(), folder / f"serve-{checkpoint.name}-{at_once}.log"
     settings = load_suite(SUITE).engine
     with log.open("wb") as output:
-        arguments = ["-m", "vllm.entrypoints.cli.main", "serve", *engine.arguments(checkpoint, settings, "m")]
+        arguments = ["-m", "vllm.entrypoints.cli.main", "serve", *server.arguments(checkpoint, settings, "m")]
         process = environments.serve().start(
             [*arguments, "--port", str(port)], stdout=output, stderr=subprocess.STDOUT, variables=variables(folder)
         )
         try:
             wait(process, port, log)
-            server = cast(engine.Engine, _Server(port, checkpoint))
-            bench = load.arguments(server, SPEC.loads["image"], max(REQUESTS, 2 * at_once), 0, SPEC, at_once)
+            running = cast(server.Engine, _Server(port, checkpoint))
+            bench = traffic.arguments(running, SPEC.loads["image"], max(REQUESTS, 2 * at_once), 0, SPEC, at_once)
             command(["-m", "vllm.entrypoints.cli.main", "bench", "serve", *bench], folder / f"bench-{at_once}.log")
         finally:
             environments.stop(process)
@@ -104,7 +109,7 @@ def variables(folder: Path) -> dict[str, str]:
     """What a careful user sets by hand: as many threads as the harness gives its engines, and what INT4 needs."""
     if not environments.is_cpu():
         return {}
-    cpu = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": str(engine.cpu_threads())}
+    cpu = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": str(server.cpu_threads())}
     path = os.pathsep.join((str(stand_ins(folder)), environments.serve().variables()["PYTHONPATH"]))
     return cpu | {"PYTHONPATH": path}
 
@@ -131,7 +136,7 @@ def wait(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
     """Until /health answers; raises RuntimeError when the server ends before."""
     while True:
         if process.poll() is not None:
-            raise RuntimeError(f"vllm serve ended: {engine.last_error(log.read_text(errors='replace'))}")
+            raise RuntimeError(f"vllm serve ended: {server.last_error(log.read_text(errors='replace'))}")
         try:
             with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=2):
                 return
@@ -145,19 +150,20 @@ def overhead(checkpoint: Path, folder: Path, pairs: int, known: Pairs, keep: Cal
     keep: called after each pair.
     """
     (name,), (concurrency,) = STEADY.loads, STEADY.concurrency
-    traffic = STEADY.loads[name]
-    with engine.serving(checkpoint, load_suite(SUITE).engine, folder / "overhead.log", "m") as running:
+    asked = STEADY.loads[name]
+    settings, log = load_suite(SUITE).engine, folder / "overhead.log"
+    with Session() as session, session.serving(checkpoint, settings, log, "m") as running:
 
         def one_cell(seed: int) -> float:
             point = {"load": name, "concurrency": concurrency, "trial": seed}
-            measured = load.Load().measure(running, STEADY, point, lambda *_: None)
+            measured = Throughput().measure(Context(running, session, STEADY, point, lambda *_: None))
             return float(measured.metrics["output_throughput"].value or 0)
 
         def one_command(seed: int) -> float:
             result = folder / "bare.json"
-            given = load.arguments(running, traffic, STEADY.requests, 500 + seed, STEADY, concurrency)
-            wide = load.arguments(running, traffic, concurrency, 900 + seed, None, concurrency)
-            bench_client.shared().ask("bench", wide)  # the Cell's warm-up, for both alike
+            given = traffic.arguments(running, asked, STEADY.requests, 500 + seed, STEADY, concurrency)
+            wide = traffic.arguments(running, asked, concurrency, 900 + seed, None, concurrency)
+            session.client.ask("bench", wide)  # the Cell's warm-up, for both alike
             saved = ["--save-result", "--result-dir", str(folder), "--result-filename", result.name]
             command(["-m", "vllm.entrypoints.cli.main", "bench", "serve", *given, *saved], folder / "bare.log")
             return float(json.loads(result.read_text())["output_throughput"])
@@ -168,7 +174,6 @@ def overhead(checkpoint: Path, folder: Path, pairs: int, known: Pairs, keep: Cal
             known.append({side: one(number) for side, one in (sides if number % 2 == 0 else reversed(sides))})
             keep()
             print(f"pair {number + 1}: {known[-1]} tokens/s", file=sys.stderr, flush=True)
-    bench_client.close()
 
 
 def step(results: dict[str, Any], kind: str, name: str, do: Callable[[], object], out: Path) -> None:

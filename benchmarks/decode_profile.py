@@ -17,12 +17,14 @@ import sys
 import tempfile
 import time
 import urllib.request
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from harness.engine import SAMPLING, Engine, serving
-from harness.files import write_json
-from harness.suite import EngineSettings
+from harness.engine.server import SAMPLING, Engine
+from harness.engine.session import Session
+from harness.engine.settings import EngineSettings
+from harness.util.files import write_json
 
 STEPS = 32
 """Decode steps that are profiled, after as many that are not."""
@@ -124,7 +126,8 @@ def main() -> None:
             extra_args=("--profiler-config", json.dumps(profiler), *given.argument),
         )
         log = given.output.with_suffix(".log")
-        with serving(given.checkpoint, settings, log, "profiled", lambda stage: print(stage, file=sys.stderr)) as running:
+        told = partial(print, file=sys.stderr)
+        with Session() as session, session.serving(given.checkpoint, settings, log, "profiled", told) as running:
             ask(running, given.concurrency, 32)
             # The difference of two lengths leaves the prompt's time out.
             short, long = ask(running, given.concurrency, 64), ask(running, given.concurrency, 320)

@@ -19,8 +19,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from harness import environments
-from harness.files import write_json
+from harness.util import environments
+from harness.util.files import write_json
 
 STAGES = ("search", "round", "pack", "lay_out", "wait", "write", "verify", "hash", "cell")
 """What a manifest says of a cell's seconds, in order; `wait`: for the cell before to be finished."""

@@ -12,9 +12,9 @@ from types import FrameType
 
 from pydantic import ValidationError
 
-from harness.errors import Fault, Refused
+from harness.util.errors import Fault, Refused
+from harness.util.processes import die_with_parent, own_stdout
 from quantize import upstream
-from quantize.process import die_with_parent, own_stdout
 from quantize.recipe import Event, Job
 
 
@@ -36,7 +36,7 @@ def main(arguments: list[str]) -> int:
     try:
         job = read_job(Path(arguments[0]))
         upstream.prepare()
-        from quantize.grid import build
+        from quantize.job import build
 
         return 1 if build(job, report) else 0
     except Refused as refused:

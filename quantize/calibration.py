@@ -21,13 +21,13 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from harness.errors import Fault, Refused
-from quantize.process import die_with_parent
+from harness.util.errors import Fault, Refused
+from harness.util.places import DATA
+from harness.util.processes import die_with_parent
 from quantize.recipe import Calibration
 
 CANDIDATES = 4
 """A data set is searched for samples that fit until this many times the asked number were looked at."""
-DATA = Path("data")
 """Where `fetch dataset` puts what it brings."""
 ENDINGS = (".jsonl", ".parquet")
 BATCH_TOKENS = 4096

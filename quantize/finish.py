@@ -21,8 +21,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from harness.errors import Fault, Refused
-from harness.files import Locked, files_sha256, lock, new_folder
+from harness.util.errors import Fault, Refused
+from harness.util.files import Locked, files_sha256, lock, new_folder
 
 log = logging.getLogger("quantize")
 

@@ -14,29 +14,29 @@ from typing import Any
 
 from pydantic import Field
 
-from harness.errors import Fault, Refused
-from quantize.checkpoint import (
+from harness.checkpoints.headers import (
     Linear,
     Part,
     Tensor,
-    is_tied,
     linears_of,
     matches,
-    modules,
+    named_modules,
     part_of,
     read_config,
     tensors,
 )
-from quantize.kernels import KERNELS, kernel_for, merged
+from harness.checkpoints.kernels import KERNELS, kernel_for, merged
+from harness.checkpoints.patterns import pattern_error, propose, safe_match
+from harness.util.errors import Fault, Refused
+from harness.util.strict import Strict
 from quantize.mappings import MappingFacts, layer_of, resolve_mappings
-from quantize.patterns import pattern_error, propose, safe_match
-from quantize.recipe import Calibration, Model, Recipe
+from quantize.recipe import Calibration, Recipe
 
 SIZES = (16, 32, 64, 128, 256, 512, 1024)
 """Group sizes offered when one does not fit."""
 
 
-class IgnoreFacts(Model):
+class IgnoreFacts(Strict):
     """What one ignore pattern keeps in high precision."""
 
     pattern: str
@@ -49,7 +49,7 @@ class IgnoreFacts(Model):
     """Linears among them."""
 
 
-class FitFacts(Model):
+class FitFacts(Strict):
     """What a recipe would do to a source, as read from its headers."""
 
     linears: dict[Part, int] = Field(default_factory=dict)
@@ -134,15 +134,6 @@ def plan_recipe(
 def linears(source: Path) -> list[Linear]:
     """The Linears of a checkpoint. Raises Refused when it is none."""
     return linears_of(tensors(source))
-
-
-def named_modules(config: dict[str, Any], table: dict[str, Tensor]) -> dict[str, tuple[int, ...]]:
-    """Modules with a weight; a tied output head counts too, although the checkpoint stores no tensor for it."""
-    found = modules(table)
-    embeddings = [shape for name, shape in found.items() if part_of(name) == "embeddings"]
-    if is_tied(config) and embeddings and not any(part_of(name) == "lm_head" for name in found):
-        found["lm_head"] = embeddings[0]
-    return found
 
 
 def resolve_ignore(patterns: list[str], found: list[Linear]) -> set[str]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 
-from harness.errors import Fault
-from quantize.checkpoint import matches, part_of
-from quantize.patterns import pattern_error, propose
-from quantize.recipe import Mapping, Model, Recipe
+from harness.checkpoints.headers import matches, part_of
+from harness.checkpoints.patterns import pattern_error, propose
+from harness.util.errors import Fault
+from harness.util.strict import Strict
+from quantize.recipe import Mapping, Recipe
 
 
-class MappingFacts(Model):
+class MappingFacts(Strict):
     """What one AWQ mapping resolves to."""
 
     smooth: str

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from quantize.checkpoint import Tensor, header, matches, part_of, weight_files
+from harness.checkpoints.headers import Tensor, header, matches, part_of, weight_files
 from quantize.recipe import Recipe
 
 FLOATS = {"BF16", "F16", "F32"}

@@ -25,7 +25,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from quantize import replay
-from quantize.build import Quantized, Source, awq_modifier, quantization_modifier
+from quantize.llm_compressor import Quantized, Source, awq_modifier, quantization_modifier
 from quantize.recipe import Recipe
 
 SHARD = "5GB"

@@ -9,19 +9,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
+
+from harness.util.strict import Strict
 
 IGNORE = ("re:.*visual.*", "lm_head", "re:.*embed_tokens$")
 """Kept in high precision by default: the vision tower, the output head, the embeddings."""
 
 
-class Model(BaseModel):
-    """Base of every model here: unknown keys are errors, values do not change after they were read."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
-
-
-class Mapping(Model):
+class Mapping(Strict):
     """One AWQ mapping: the layer whose output channels are divided by the scales, and those that are multiplied."""
 
     smooth: str
@@ -43,7 +39,7 @@ def default_mappings() -> list[Mapping]:
     ]
 
 
-class Recipe(Model):
+class Recipe(Strict):
     """How one variant is made from the source checkpoint."""
 
     method: Literal["awq", "rtn", "noise"] = "awq"
@@ -92,7 +88,7 @@ class Recipe(Model):
         return self.model_dump(mode="json", exclude={"observer", "noise_std", "seed"})
 
 
-class Calibration(Model):
+class Calibration(Strict):
     """Which samples the search sees."""
 
     dataset: str = "demo"
@@ -111,7 +107,7 @@ class Calibration(Model):
     """False leaves the samples' images out: text-only calibration."""
 
 
-class Cell(Model):
+class Cell(Strict):
     """One checkpoint to build."""
 
     name: Annotated[str, Field(min_length=1)]
@@ -122,7 +118,7 @@ class Cell(Model):
     """The folder it becomes; must not exist unless the job says force."""
 
 
-class Job(Model):
+class Job(Strict):
     """What one `python -m quantize JOB.json` builds: a grid of cells from one source."""
 
     source: Path
@@ -146,7 +142,7 @@ class Job(Model):
         return self
 
 
-class Event(Model):
+class Event(Strict):
     """One JSON line on a build's standard output."""
 
     kind: Literal["progress", "cell_done", "cell_failed", "warning"]

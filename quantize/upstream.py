@@ -19,7 +19,7 @@ def prepare() -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     # Started by hand, the folder with the torchvision shim is not on PYTHONPATH: load it by path. It looks by itself
     # whether it is there already. Can go with the shim.
-    shim = Path(__file__).resolve().parent.parent / "harness" / "shims" / "sitecustomize.py"
+    shim = Path(__file__).resolve().parent.parent / "harness" / "engine" / "shims" / "sitecustomize.py"
     spec = importlib.util.spec_from_file_location("quantize_shim", shim)
     if shim.is_file() and spec is not None and spec.loader is not None:
         spec.loader.exec_module(importlib.util.module_from_spec(spec))

@@ -9,11 +9,12 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 from xml.etree import ElementTree
 
-from harness.compare import Comparison
-from harness.compare_speed import direction
-from harness.gate import Verdict, outcome
-from harness.record import Record, cell_label
-from reports import verdicts as tables
+from harness.compare.answers import Comparison
+from harness.compare.gate import Verdict, outcome
+from harness.compare.trials import direction
+from harness.record.records import Record, cell_label
+from harness.workloads import kind_of
+from reports.tables import gate as tables
 
 ANNOTATION = {"fail": "error", "blocked": "error", "inconclusive": "warning"}
 
@@ -93,7 +94,7 @@ def benchmark(
             entry: dict[str, Any] = {"name": f"{variant}: {place} {metric}", "unit": unit, "value": statistics.fmean(values)}
             if len(values) > 1:
                 entry["range"] = f"± {statistics.stdev(values):.4g}"
-            if workload != "memory":
+            if kind_of(workload).timed:
                 entry["extra"] = f"{len(values)} trials"
             (bigger if way > 0 else smaller).append(entry)
     for c in comparisons:
@@ -109,7 +110,7 @@ def _by_metric(records: Iterable[Record]) -> dict[tuple[str, str, str, str], tup
     """Values over trials by (variant, workload, point, metric), with the unit; of finished speed and memory Cells."""
     found: dict[tuple[str, str, str, str], tuple[str, list[float]]] = {}
     for record in records:
-        if record.status != "done" or record.cell.workload in ("accuracy", "divergence"):
+        if record.status != "done" or kind_of(record.cell.workload).compared_by != "trials":
             continue
         point = {key: value for key, value in record.cell.point.items() if key != "trial"}
         place = cell_label("", record.cell.workload, point).lstrip("/")

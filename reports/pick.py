@@ -7,11 +7,11 @@ from typing import Literal
 
 import pandas as pd
 
-from harness.errors import Fault, Refused
-from harness.store import RunFolder
-from reports.source import Source
-from reports.summary import Line, lines, tasks_of
+from harness.record.folder import RunFolder
+from harness.util.errors import Fault, Refused
+from reports.run_data import Source
 from reports.table import NOT_MEASURED, Table, gib, percent
+from reports.tables.summary import Line, lines, tasks_of
 
 Answer = Literal["fits", "too large", "shown to be too low", "not shown", "not measured"]
 

@@ -12,11 +12,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from harness import files
-from harness.errors import Fault, Refused
-from harness.store import RunFolder
+from harness.record.folder import RunFolder
+from harness.util import files
+from harness.util.errors import Fault, Refused
 from reports import studies, tables
-from reports.language import Words
+from reports.languages import Words
 
 DOCUMENTS = {"README.md": "en", "README.zh-CN.md": "zh", "docs/qwen3_vl_8b.md": "en"}
 BLOCK = re.compile(r"(<!-- tables of ([^:>]+): ([^>]+) -->\n).*?(<!-- end -->)", re.DOTALL)

@@ -9,10 +9,12 @@ from typing import Any
 
 import pandas as pd
 
-from harness.errors import Fault, Refused
-from harness.store import RunFolder
-from reports import speed
+from harness.record.folder import RunFolder
+from harness.util.errors import Fault, Refused
+from harness.workloads.latency import Latency
+from harness.workloads.memory import Memory
 from reports.table import RANDOM, Table
+from reports.tables import speed
 
 CARDS = {"16 GB": 15.6, "24 GB": 23.6, "48 GB": 44.5, "80 GB": 79.2}
 """GiB that the driver shows on a common card of each size (RTX 4080 SUPER, RTX 4090, L40S, H100)."""
@@ -69,7 +71,7 @@ def cards(place: Path) -> Table:
     """What the memory that a Run's engines took leaves for the KV cache on cards of other sizes."""
     rows = []
     for record in RunFolder.existing(place).records():
-        if record.cell.workload != "memory" or record.status != "done":
+        if record.cell.workload != Memory.name or record.status != "done":
             continue
         took = {name: metric.value or 0.0 for name, metric in record.metrics.items()}
         overhead = took["activations_gib"] + took["non_torch_gib"] + took["graphs_gib"]
@@ -101,7 +103,7 @@ def drawing(place: Path) -> Table:
     """What a token takes under each load of the baseline: loads that differ in how tokens are drawn (Traffic.sampling)."""
     folder = RunFolder.existing(place)
     facts = folder.read()
-    loads: dict[str, dict[str, Any]] = facts["suite"]["workloads"]["latency"]["loads"]
+    loads: dict[str, dict[str, Any]] = facts["suite"]["workloads"][Latency.name]["loads"]
     rows: dict[str, dict[str, str]] = {}
     for (variant, _), trials in speed.points(folder.records()).items():
         point = trials[0].cell.point

@@ -11,7 +11,7 @@ import pandas as pd
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from harness.stats import Interval
+from harness.compare.stats import Interval
 
 NOT_MEASURED = "N/A"
 RANDOM = "Random weights: size, memory, speed and energy only."

@@ -5,11 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.record import CellId, Metric, Provenance, Record, Sample
-from harness.store import RunFolder
-from tests.quantize import shapes
-
-ROOT = Path(__file__).resolve().parent.parent
+from tests.helpers import shapes
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -38,52 +34,13 @@ def write_suite(tmp_path: Path, checkpoint: Path) -> Callable[..., Path]:
     return write
 
 
-def sample(doc_id: str, score: float, answer: str = "", **fields: object) -> Sample:
-    """A sample with what a comparison looks at."""
-    given = {
-        "prompt_hash": f"p{doc_id}",
-        "image_hash": f"i{doc_id}",
-        "target": "right",
-        "response": answer,
-        "parsed": True,
-        "finish_reason": "stop",
-        "prompt_tokens": 50,
-        "completion_tokens": 3,
-    }
-    return Sample.model_validate(given | {"doc_id": doc_id, "score": score, "answer": answer or str(score)} | fields)
+@pytest.fixture(scope="session")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A source checkpoint of fixture T's shapes, made without torch. Not to be changed."""
+    return shapes.write_source(tmp_path_factory.mktemp("shapes") / "T")
 
 
-def record(variant: str, key: str, task: str = "t", **identity: object) -> Record:
-    """A finished accuracy Record."""
-    base = {
-        "checkpoint": variant,
-        "workload": "accuracy",
-        "engine": {"max_num_seqs": 8, "enforce_eager": None},
-        "versions": {"vllm": "0.32.0", "torch": "2.13.0"},
-        "device": {"kind": "cpu", "name": "CPU"},
-        "measured": {"task": task, "sampling": {"temperature": 0.0}},
-    }
-    return Record(
-        cell=CellId(variant=variant, workload="accuracy", point={"task": task}, key=key),
-        status="done",
-        metrics={"score": Metric(value=0.5, unit="share", n=2, stderr=0.1)},
-        provenance=Provenance(
-            identity=base | identity,
-            checkpoint="/c",
-            engine={"kernel": None, "kv_cache_tokens": 10},
-            started="2026-01-01T00:00:00+00:00",
-            seconds=1.0,
-        ),
-    )
-
-
-def run_of(path: Path, *records: tuple[Record, list[Sample]], baseline: str = "a", **facts: object) -> RunFolder:
-    """A Run of finished Records with their samples."""
-    run = RunFolder(path)
-    names = dict.fromkeys(r.cell.variant for r, _ in records)
-    variants = {name: {"content": name} for name in names}
-    base = {"suite": {"name": "s", "model": "m"}, "baseline": baseline, "variants": variants}
-    run.write(base | {"cells": [r.cell.key for r, _ in records]} | facts)
-    for one, samples in records:
-        run.add(one, samples)
-    return run
+@pytest.fixture
+def packed(source: Path, tmp_path: Path) -> Path:
+    """A good packed checkpoint of `source`, the test's own to break."""
+    return shapes.write_quantized(tmp_path / "packed", source)

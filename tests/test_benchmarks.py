@@ -12,15 +12,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from harness import compare, environments, pairing, stats
-from harness.compare import Arms
-from harness.plan import Plan, make_plan
-from harness.progress import Reporter
-from harness.run import run_facts, run_suite
-from harness.store import RunFolder
-from harness.suite import Suite
-from tests.conftest import ROOT, record, sample
-from tests.runs import big_run
+from harness.compare import answers, pairing, stats
+from harness.compare.arms import Arms
+from harness.plan.plan import Plan, make_plan
+from harness.record.folder import RunFolder
+from harness.run.execute import run_facts, run_suite
+from harness.suite.schema import Suite
+from harness.util import environments
+from harness.util.progress import Reporter
+from tests.helpers.records import ROOT, record, sample
+from tests.helpers.runs import big_run
 
 
 def test_bootstrap_of_10_000_pairs(benchmark):
@@ -83,7 +84,7 @@ def test_comparison_of_5_000_samples(benchmark, tmp_path):
     cells = [(run, record.cell.key) for record in run.records()]
 
     def compared() -> int:
-        return compare.compare_pairs("task0", Arms("bf16", "int4-1"), pairing.paired(*cells, "task0")).n
+        return answers.compare_pairs("task0", Arms("bf16", "int4-1"), pairing.paired(*cells, "task0")).n
 
     assert benchmark(compared) == 5_000
 

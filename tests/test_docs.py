@@ -6,11 +6,11 @@ import re
 
 import pytest
 
-from harness.errors import Refused
-from harness.store import RunFolder
+from harness.record.folder import RunFolder
+from harness.util.errors import Refused
 from reports import readme, tables
-from tests.conftest import ROOT
-from tests.test_cli import VERBS
+from tests.helpers.records import ROOT
+from tests.helpers.verbs import VERBS
 
 READMES = ("README.md", "README.zh-CN.md")
 KEPT = (

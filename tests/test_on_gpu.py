@@ -11,13 +11,17 @@ from typing import Any
 
 import pytest
 
-from harness import device, engine, environments, limits, room
+from harness.checkpoints.shape import QWEN3_VL_8B
 from harness.demo import MODEL_DIR
-from harness.guard import descendants
-from harness.monitor import Monitor
-from harness.shape import QWEN3_VL_8B
-from harness.suite import EngineSettings
-from tests.quantize.shapes import qwen3_vl
+from harness.engine import device, server
+from harness.engine.monitor import Monitor
+from harness.engine.session import Session
+from harness.engine.settings import EngineSettings
+from harness.plan import card_memory
+from harness.util import environments
+from harness.util.guard import descendants
+from harness.workloads import roofline
+from tests.helpers.shapes import qwen3_vl
 
 
 def _no_card() -> bool:
@@ -42,12 +46,12 @@ def served(tmp_path_factory):
     """What was seen before, while and after the demo model was served."""
     seen = {"before": device.memory_used()[0]}
     log = tmp_path_factory.mktemp("engine") / "log"
-    with engine.serving(MODEL_DIR, SETTINGS, log, "demo") as running:
+    with Session() as session, session.serving(MODEL_DIR, SETTINGS, log, "demo") as running:
         with Monitor(running.root, 1) as monitor:
             answer = running.chat([{"type": "text", "text": "How many shapes are there?"}], 16)
         seen |= {"facts": running.facts, "while": device.memory_used()[0], "holders": device.holders(), "answer": answer}
         seen["processes"] = [running.root, *descendants(running.root)]
-        seen |= {"blocked": room.free_faults(EngineSettings(gpu_memory_utilization=0.95)), "sampled": monitor.metrics()}
+        seen |= {"blocked": card_memory.free_faults(EngineSettings(gpu_memory_utilization=0.95)), "sampled": monitor.metrics()}
     seen["after"] = device.memory_used()[0]
     return seen
 
@@ -76,7 +80,7 @@ def test_the_engine_tells_its_memory_and_gives_it_back(served):
     facts = served["facts"]
     assert facts.weights_gib is not None and facts.kv_cache_gib > 1 and facts.kv_cache_tokens > 1000
     assert served["while"] > served["before"] + facts.kv_cache_gib * 2**30
-    assert served["after"] <= served["before"] + engine.MEMORY_SLACK
+    assert served["after"] <= served["before"] + server.MEMORY_SLACK
 
 
 def test_a_card_that_others_hold_is_refused_by_name(served):
@@ -91,7 +95,7 @@ def test_power_and_memory_are_sampled(served):
 
 
 def test_the_device_s_rates_are_those_of_a_gpu():
-    able = limits.rates()
+    able = roofline.rates()
     assert able["bytes_per_s"] > 1e11 and able["flops_per_s"] > 1e12, able
 
 
@@ -136,10 +140,10 @@ def deep(tmp_path_factory):
         update={"gpu_memory_utilization": 0.8, "max_model_len": 8192, "extra_args": ["--load-format", "dummy"]}
     )
     size = int4_of_8b(place / "model")
-    expected = room.forecast(place / "model", settings, size)
-    if room.faults("int4", expected, settings) or device.describe()["memory_gib"] < 40:
+    expected = card_memory.forecast(place / "model", settings, size)
+    if card_memory.faults("int4", expected, settings) or device.describe()["memory_gib"] < 40:
         pytest.skip("needs a card of 40 GiB: on a smaller one the allowance is more than 5 % of the KV cache")
-    with engine.serving(place / "model", settings, place / "log", "deep") as running:
+    with Session() as session, session.serving(place / "model", settings, place / "log", "deep") as running:
         return expected, running.facts, device.describe()["memory_gib"] * settings.gpu_memory_utilization
 
 

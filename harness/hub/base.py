@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
-from harness.errors import CellFailed, Fault, Refused
+from harness.util.errors import CellFailed, Fault, Refused
 
 Kind = Literal["model", "dataset"]
 Moved = Callable[[int], None]

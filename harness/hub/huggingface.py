@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from harness.errors import CellFailed, Fault, Refused
 from harness.hub.base import (
     DISK_ERRORS,
     Moved,
@@ -23,6 +22,7 @@ from harness.hub.base import (
     unknown_revision,
     unreachable,
 )
+from harness.util.errors import CellFailed, Fault, Refused
 
 TIMEOUT = 20.0
 """Seconds until a question is given up."""

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 from urllib.parse import urlsplit
 
-from harness.errors import CellFailed, Fault, Refused
 from harness.hub.base import (
     LARGEST_READ,
     Change,
@@ -35,6 +34,7 @@ from harness.hub.base import (
     unknown_revision,
     unreachable,
 )
+from harness.util.errors import CellFailed, Fault, Refused
 
 MODELSCOPE_SETTINGS = {
     "MODELSCOPE_API_MAX_RETRIES": "1",

@@ -7,15 +7,20 @@ import hashlib
 import importlib.util
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from harness import files, tasks
-from harness.engine import SAMPLING, Engine
-from harness.errors import CellFailed, Fault
-from harness.record import NOT_ASKED, Sample
-from harness.suite import AccuracySpec, EngineSettings
-from harness.workloads import Measurement, Progress, asking, scores
-from harness.workloads.questions import Questions, document_id, load
+from pydantic import Field
+
+from harness.engine.server import SAMPLING
+from harness.engine.settings import EngineSettings
+from harness.record.samples import NOT_ASKED, Sample
+from harness.util import files
+from harness.util.errors import CellFailed, Fault
+from harness.util.strict import Strict
+from harness.workloads import tasks
+from harness.workloads.base import Context, Measurement, Workload
+from harness.workloads.lm_eval import asking, scores
+from harness.workloads.lm_eval.questions import Questions, document_id, load
 
 CLIENT_NEEDS = ("lm_eval", "aiohttp", "requests", "tenacity", "tqdm")
 TICK_S = 0.1
@@ -30,15 +35,40 @@ OTHERS = {"tasks", "include_path", "datasets", "divergence"}
 """Fields of the spec that a Cell's outcome does not hang on, or only through the task's fingerprint."""
 
 
-class Accuracy:
-    """One Cell a task."""
+class AccuracySpec(Strict):
+    """Image questions asked through lm-eval."""
 
-    beside = True
+    tasks: tuple[str, ...] = Field(min_length=1)
+    """lm-eval task or group names: the ones that ship (demo_vl), lm-eval's own, or those in include_path."""
+    include_path: Path | None = None
+    """A folder with further lm-eval task files."""
+    datasets: dict[str, Path] = {}
+    """Local copies that stand in for data sets of the hub: `MMMU/MMMU: data/MMMU/MMMU`, parquet in the hub's layout."""
+    bad_documents: Literal["fail", "score_zero"] = "fail"
+    """What becomes of documents that cannot be asked: the run is refused, or they count as wrong in every arm alike."""
+    divergence: int = Field(default=0, ge=0)
+    """On so many questions, how far each variant's token probabilities are from the baseline's; 0 leaves it out."""
+    limit: int | None = Field(default=None, gt=0)
+    """Only the first so many documents of each task."""
+    concurrency: int = Field(default=32, gt=0)
+    """Requests in flight at once."""
+    max_tokens: int | None = Field(default=None, gt=0)
+    """Longest answer in tokens; null takes the task's own limit."""
+    apply_chat_template: bool = True
+    """Ask through the model's chat template. Image tasks need it: the template places the image tokens."""
+    num_fewshot: int = Field(default=0, ge=0)
+    """Examples before the question. Image tasks take none: lm-eval drops the examples' images."""
 
-    def __init__(self) -> None:
-        self.warnings: list[Fault] = []
-        """After `preflight`: documents that will not be asked and count as wrong."""
-        self.following: dict[str, Any] | None = None
+
+class Accuracy(Workload):
+    """One Cell a task. After `preflight`, `warnings` names the documents that will not be asked and count as wrong."""
+
+    name = "accuracy"
+    own_tables = True
+    Spec = AccuracySpec
+    compared_by = "answers"
+    lets_others_work = True
+    trained_only = True
 
     def points(self, spec: AccuracySpec) -> list[dict[str, Any]]:
         return [{"task": task.name} for task in tasks.find(spec.tasks, spec.include_path)]
@@ -75,7 +105,7 @@ class Accuracy:
 
     def preflight(self, spec: AccuracySpec, points: list[dict[str, Any]], settings: EngineSettings, model: str) -> list[Fault]:
         """Documents that cannot be asked; see `preflight.task_faults`."""
-        from harness.workloads.preflight import task_faults
+        from harness.workloads.lm_eval.preflight import task_faults
 
         found = []
         for name in (point["task"] for point in points):
@@ -92,14 +122,14 @@ class Accuracy:
             ]
         return found
 
-    def measure(self, engine: Engine, spec: AccuracySpec, point: dict[str, Any], progress: Progress) -> Measurement:
-        name = point["task"]
+    def measure(self, cell: Context) -> Measurement:
+        spec, name, progress = cell.spec, cell.point["task"], cell.progress
         try:
             questions = load(name, spec)
             documents, asked = _documents(questions, spec)
-            mine = asking.take(engine, name) or asking.Asking(engine, questions, spec, name, asked)
+            mine = _prepared(cell, name) or asking.Asking(cell.engine, questions, spec, name, asked)
             try:
-                after = self._wait(engine, spec, mine, lambda: progress(mine.answers, len(asked), name))
+                after = _wait(cell, mine, lambda: progress(mine.answers, len(asked), name))
             except Exception:
                 mine.drop()
                 raise
@@ -117,38 +147,49 @@ class Accuracy:
             measurement.status, measurement.reason = "invalid", f"cache hits: {hits}"
         return measurement
 
-    def _wait(self, engine: Engine, spec: AccuracySpec, mine: asking.Asking, progress: Callable[[], None]) -> dict[str, float]:
-        """Until this task is scored; returns the engine's counters after its last answer. The task that follows is
-        prepared meanwhile, and its turn begins with that answer."""
-        after: dict[str, float] | None = None
-        following: asking.Asking | None = None
-        coming, seen = self.following, 0
-        mine.begin()
-        while not mine.ended(TICK_S) or after is None:
-            if mine.answers > seen:
-                seen = mine.answers
-                progress()
-            if coming is not None and mine.sent.is_set():
-                following, coming = _ahead(engine, spec, coming["task"]), None
-            if after is None and mine.answered.is_set():
-                mine.check()
-                after = engine.metrics()
-                if following is not None:
-                    # What fails now is told by the Cell that it belongs to.
-                    with contextlib.suppress(CellFailed):
-                        following.begin()
-        return after
+
+def _prepared(cell: Context, name: str) -> asking.Asking | None:
+    """What was started ahead for a task of this engine; anything else that was is dropped."""
+    taken = cell.session.take()
+    if isinstance(taken, asking.Asking) and taken.is_for(cell.engine, name):
+        return taken
+    if taken is not None:
+        taken.drop()
+    return None
 
 
-def _ahead(engine: Engine, spec: AccuracySpec, name: str) -> asking.Asking | None:
+def _wait(cell: Context, mine: asking.Asking, progress: Callable[[], None]) -> dict[str, float]:
+    """Until this task is scored; returns the engine's counters after its last answer. The task that follows is prepared
+    meanwhile, and its turn begins with that answer."""
+    after: dict[str, float] | None = None
+    following: asking.Asking | None = None
+    coming, seen = cell.following, 0
+    mine.begin()
+    while not mine.ended(TICK_S) or after is None:
+        if mine.answers > seen:
+            seen = mine.answers
+            progress()
+        if coming is not None and mine.sent.is_set():
+            following, coming = _ahead(cell, coming["task"]), None
+        if after is None and mine.answered.is_set():
+            mine.check()
+            after = cell.engine.metrics()
+            if following is not None:
+                # What fails now is told by the Cell that it belongs to.
+                with contextlib.suppress(CellFailed):
+                    following.begin()
+    return after
+
+
+def _ahead(cell: Context, name: str) -> asking.Asking | None:
     """The next task's asking; None where the task cannot be loaded, which its own Cell tells."""
     try:
-        questions = load(name, spec)
-        asked = _documents(questions, spec)[1]
+        questions = load(name, cell.spec)
+        asked = _documents(questions, cell.spec)[1]
     except Exception:  # a task's own code may raise anything
         return None
-    following = asking.Asking(engine, questions, spec, name, asked)
-    asking.keep(following)
+    following = asking.Asking(cell.engine, questions, cell.spec, name, asked)
+    cell.session.keep(following)
     return following
 
 

@@ -12,18 +12,19 @@ import io
 import json
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from harness import tasks
-from harness.engine import SAMPLING, Engine
-from harness.errors import CellFailed, Fault
-from harness.record import NOT_ASKED, Metric, Sample, TokenScores
-from harness.suite import AccuracySpec, EngineSettings
-from harness.workloads import Measurement, Progress
-from harness.workloads.accuracy import Accuracy
-from harness.workloads.questions import chat, load, placed
+from harness.engine.server import SAMPLING, Engine
+from harness.engine.settings import EngineSettings
+from harness.record.records import Metric
+from harness.record.samples import NOT_ASKED, Sample, TokenScores
+from harness.util.errors import CellFailed, Fault
+from harness.workloads import tasks
+from harness.workloads.accuracy import Accuracy, AccuracySpec
+from harness.workloads.base import Context, Measurement, Workload
+from harness.workloads.lm_eval.questions import chat, load, placed
 
 TOP = 5
 """Likeliest tokens that are asked for at each position; what is outside is one outcome, see stats.divergence."""
@@ -33,13 +34,20 @@ AT_ONCE = 8
 """Requests in flight: vLLM makes the probabilities of the whole vocabulary for each token of a prompt."""
 
 
-class Divergence:
-    """One Cell a variant, over all tasks together."""
+class Divergence(Workload):
+    """One Cell a variant, over all tasks together. The accuracy section asks for it."""
 
-    beside = True
+    name = "divergence"
+    own_tables = True
+    compared_by = "tokens"
+    lets_others_work = True
+    trained_only = True
+    relative_to = Accuracy.name
 
-    def __init__(self) -> None:
-        self.reference: Mapping[str, Sequence[Sample]] = {}
+    @classmethod
+    def spec_of(cls, sections: Any) -> AccuracySpec | None:
+        asked: AccuracySpec | None = Accuracy.spec_of(sections)
+        return asked if asked is not None and asked.divergence else None
 
     def points(self, spec: AccuracySpec) -> list[dict[str, Any]]:
         return [{"questions": spec.divergence}]
@@ -54,24 +62,22 @@ class Divergence:
             return []
         return [Fault("accuracy.divergence", "needs the chat template", "leave apply_chat_template true, or divergence 0")]
 
-    def preflight(self, spec: AccuracySpec, points: list[dict[str, Any]], settings: EngineSettings, model: str) -> list[Fault]:
-        return []
-
-    def measure(self, engine: Engine, spec: AccuracySpec, point: dict[str, Any], progress: Progress) -> Measurement:
+    def measure(self, cell: Context) -> Measurement:
+        spec = cell.spec
         names = [task.name for task in tasks.find(spec.tasks, spec.include_path)]
-        lacking = [name for name in names if name not in self.reference]
+        lacking = [name for name in names if name not in cell.reference]
         if lacking:
             raise CellFailed(f"the baseline has no answers to {', '.join(lacking)} yet: measure its accuracy first")
         share = -(-spec.divergence // len(names))
         try:
-            asked = [one for name in names for one in _requests(name, spec, self.reference[name], share)]
+            asked = [one for name in names for one in _requests(name, spec, cell.reference[name], share)]
         except Exception as error:  # a task's own code may raise anything
             raise CellFailed(f"{type(error).__name__}: {error}") from error
         rows = []
         with ThreadPoolExecutor(min(AT_ONCE, spec.concurrency)) as pool:
-            for row in pool.map(lambda one: _scores(engine, *one), asked):
+            for row in pool.map(lambda one: _scores(cell.engine, *one), asked):
                 rows += [row] if row.tokens else []
-                progress(len(rows), len(asked), "probabilities of the baseline's answers")
+                cell.progress(len(rows), len(asked), "probabilities of the baseline's answers")
         own = [scores[token] for row in rows for token, scores in zip(row.tokens, row.logprobs, strict=True)]
         metrics = {
             "questions": Metric(value=float(len(rows)), unit="questions"),

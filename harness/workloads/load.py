@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-import json
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from harness import limits
-from harness.engine import Engine
-from harness.errors import CellFailed, Fault
-from harness.monitor import Monitor
-from harness.record import Metric
-from harness.suite import EngineSettings, LoadSpec, Traffic
-from harness.workloads import Measurement, Progress, bench_client
+from pydantic import Field, model_validator
+
+from harness.engine.load_client import LoadClient
+from harness.engine.monitor import Monitor
+from harness.engine.server import Engine
+from harness.engine.session import Session
+from harness.engine.settings import EngineSettings
+from harness.record.records import Metric
+from harness.util.errors import CellFailed, Fault
+from harness.util.strict import Name, Strict
+from harness.workloads import roofline
+from harness.workloads.base import Context, Measurement, Workload
+from harness.workloads.traffic import Traffic, arguments, traffic_faults
 
 UNITS = {
     "request_throughput": "requests/s",
@@ -37,10 +42,40 @@ INPUT_BOUND = 0.5
 """Share of a request's time outside the engine (HTTP, tokens, pictures) above which the Cell says nothing of the model."""
 
 
-class Load:
-    """`latency` and `throughput`: the two differ in what is asked of them, not in how it is measured."""
+class LoadSpec(Strict):
+    """Requests sent by `vllm bench serve`, each trial a Cell of its own."""
 
+    loads: dict[Name, Traffic] = Field(min_length=1)
+    """The kinds of traffic, by name."""
+    concurrency: tuple[Annotated[int, Field(gt=0)], ...] = ()
+    """Closed loop: so many requests in flight, one point each."""
+    request_rates: tuple[Annotated[float, Field(gt=0)], ...] = ()
+    """Open loop: requests arrive at so many a second on average (Poisson), one point each."""
+    requests: int = Field(default=32, gt=0)
+    """Requests of a trial; never fewer than twice the concurrency."""
+    trials: int = Field(default=3, gt=0)
+    """How often a point is measured. Fewer than 3 give no interval worth printing."""
+    percentiles: tuple[Annotated[int, Field(gt=0, lt=100)], ...] = (50, 90, 99)
+    """Percentiles of the latencies; one needs at least 100 / (100 - P) requests behind it."""
+    goodput: dict[Literal["ttft", "tpot", "e2el"], Annotated[float, Field(gt=0)]] = {}
+    """The objective in milliseconds that a request must meet to count in `request_goodput`."""
+    seed: int = 0
+    """Of the prompts, pictures and arrivals; each trial adds its number, so no prompt comes twice."""
+
+    @model_validator(mode="after")
+    def _some_point(self) -> LoadSpec:
+        if not self.concurrency and not self.request_rates:
+            raise ValueError("names neither concurrency nor request_rates, so nothing would be measured")
+        return self
+
+
+class Load(Workload):
+    """What `latency` and `throughput` share: the two differ in what is asked of them, not in how it is measured."""
+
+    Spec = LoadSpec
     timed = True
+    under_load = True
+    own_tables = True
 
     def points(self, spec: LoadSpec) -> list[dict[str, Any]]:
         """Trials outermost, so that what drifts meets every point alike."""
@@ -64,15 +99,22 @@ class Load:
             found.append(Fault("engine.cpu_offload_gb", what, "measure accuracy alone with it"))
         return found
 
-    def preflight(self, spec: LoadSpec, points: list[dict[str, Any]], settings: EngineSettings, model: str) -> list[Fault]:
-        return []
+    @classmethod
+    def start(cls, session: Session) -> None:
+        _ = session.client
 
-    def measure(self, engine: Engine, spec: LoadSpec, point: dict[str, Any], progress: Progress) -> Measurement:
+    @classmethod
+    def before_engines(cls, session: Session) -> None:
+        session.client.settle()
+        roofline.rates()
+
+    def measure(self, cell: Context) -> Measurement:
+        engine, spec, point, progress = cell.engine, cell.spec, cell.point, cell.progress
         traffic, concurrency = spec.loads[point["load"]], point.get("concurrency")
         requests = max(spec.requests, 2 * (concurrency or 1))
         flow = {"concurrency": concurrency, "rate": point.get("request_rate")}
         seed = 1000 * spec.seed + 2 * point["trial"]
-        client = bench_client.shared()
+        client = cell.session.client
         # As wide as what follows, and never the same prompts: whatever is made on first use is made now.
         wide = concurrency or min(engine.settings.max_num_seqs, requests)
         client.ask("bench", arguments(engine, traffic, wide, seed + 1, concurrency=wide))
@@ -88,72 +130,15 @@ class Load:
             measured.status, measured.reason = "invalid", "; ".join(broken)
         metrics = client_metrics(result, delta, spec) | server_metrics(result, delta)
         if traffic.images:
-            metrics["image_preprocess_ms"] = _preprocess(engine, traffic)
+            metrics["image_preprocess_ms"] = _preprocess(client, engine, traffic)
         window = (result["began"], result["began"] + result["duration"])
         metrics |= energy_metrics(monitor, window, result.get("total_output_tokens") or 0)
         if not broken:
-            metrics |= limits.share(engine, delta, metrics, concurrency)
+            metrics |= roofline.share(engine, delta, metrics, concurrency)
         measured.metrics = metrics
         measured.labels = labels(metrics, monitor)
-        measured.facts = {"command": "vllm bench serve", "throttling": sorted(monitor.throttling), "rates": limits.rates()}
+        measured.facts = {"command": "vllm bench serve", "throttling": sorted(monitor.throttling), "rates": roofline.rates()}
         return measured
-
-
-def traffic_faults(traffic: Traffic, where: str, settings: EngineSettings) -> list[Fault]:
-    """Traffic that the engine's settings do not take."""
-    found = []
-    if traffic.images > settings.images_per_prompt:
-        what = f"sends {traffic.images} images, engine.images_per_prompt is {settings.images_per_prompt}"
-        found.append(Fault(where, what, f"engine.images_per_prompt: {traffic.images}"))
-    longest = traffic.input_len + traffic.output_len
-    if settings.max_model_len and longest >= settings.max_model_len:
-        what = f"needs {longest} tokens without its pictures, engine.max_model_len is {settings.max_model_len}"
-        found.append(Fault(where, what, "raise engine.max_model_len, or shorten the traffic"))
-    return found
-
-
-def arguments(
-    engine: Engine,
-    traffic: Traffic,
-    requests: int,
-    seed: int,
-    spec: LoadSpec | None = None,
-    concurrency: int | None = None,
-    rate: float | None = None,
-) -> list[str]:
-    """The arguments of `vllm bench serve`; every prompt is random from its first token, every picture random noise."""
-    width, height = traffic.image_size
-    given = {
-        "backend": "openai-chat",
-        "endpoint": "/v1/chat/completions",
-        "base-url": engine.url,
-        "model": engine.name,
-        "served-model-name": engine.name,
-        "tokenizer": str(engine.checkpoint),
-        "dataset-name": "random-mm",
-        "num-prompts": requests,
-        "random-input-len": traffic.input_len,
-        "random-output-len": traffic.output_len,
-        "random-range-ratio": 0,
-        "random-mm-base-items-per-request": traffic.images,
-        "random-mm-num-mm-items-range-ratio": 0,
-        "random-mm-limit-mm-per-prompt": json.dumps({"image": max(1, traffic.images), "video": 0}),
-        "random-mm-bucket-config": f"{{({height},{width},1):1.0}}",
-        "request-rate": rate if rate is not None else "inf",
-        "num-warmups": 0,
-        "ready-check-timeout-sec": 0,
-        "seed": seed,
-        "percentile-metrics": "ttft,tpot,itl,e2el",
-        "metric-percentiles": ",".join(str(p) for p in (spec.percentiles if spec else (50,))),
-    }
-    drawn = traffic.sampling
-    given |= {"temperature": drawn.temperature, "top-p": drawn.top_p, "top-k": drawn.top_k} if drawn else {"temperature": 0}
-    if concurrency is not None:
-        given["max-concurrency"] = concurrency
-    listed = [part for key, value in given.items() for part in (f"--{key}", str(value))]
-    if spec and spec.goodput:
-        listed += ["--goodput", *(f"{name}:{limit:g}" for name, limit in spec.goodput.items())]
-    return [*listed, "--ignore-eos", "--disable-tqdm", "--save-detailed"]
 
 
 def broken_rules(result: dict[str, Any], delta: dict[str, float], requests: int, output_len: int) -> list[str]:
@@ -232,13 +217,13 @@ def server_metrics(result: dict[str, Any], delta: dict[str, float]) -> dict[str,
 _preprocessing: dict[tuple[str, tuple[int, int]], Metric] = {}
 
 
-def _preprocess(engine: Engine, traffic: Traffic) -> Metric:
+def _preprocess(client: LoadClient, engine: Engine, traffic: Traffic) -> Metric:
     """What one picture takes on this processor before the model sees it, measured apart, once a size."""
     key = (str(engine.checkpoint), traffic.image_size)
     if key not in _preprocessing:
         try:
             given = {"checkpoint": key[0], "size": list(traffic.image_size), "repeats": 5}
-            told = bench_client.shared().ask("preprocess", given)
+            told = client.ask("preprocess", given)
             _preprocessing[key] = Metric(value=told["median_ms"], unit="ms", n=told["n"], source="microbenchmark")
         except CellFailed as error:
             _preprocessing[key] = Metric.missing("ms", str(error), "microbenchmark")

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
-from harness import environments, limits
-from harness.engine import Engine
-from harness.errors import Fault
-from harness.monitor import Monitor
-from harness.record import Metric
-from harness.suite import EngineSettings, MemorySpec
-from harness.workloads import Measurement, Progress, bench_client
+from pydantic import Field
+
+from harness.engine.monitor import Monitor
+from harness.engine.server import Engine
+from harness.engine.session import Session
+from harness.engine.settings import EngineSettings
+from harness.record.records import Metric
+from harness.util import environments
+from harness.util.errors import Fault
+from harness.util.strict import Strict
+from harness.workloads import roofline
+from harness.workloads.base import Context, Measurement, Workload
 from harness.workloads.load import arguments, broken_rules, traffic_faults
+from harness.workloads.traffic import Traffic
 
 SAID = {
     "weights_gib": "GiB",
@@ -24,8 +30,35 @@ SAID = {
 """Fields of EngineFacts that are figures of memory."""
 
 
-class Memory:
-    """One Cell an engine."""
+class MemorySpec(Strict):
+    """What an engine takes: weights, KV cache, graphs and activations, and the device's peak under load."""
+
+    load: Traffic = Traffic()
+    """The requests that run while memory is watched."""
+    concurrency: int = Field(default=8, gt=0)
+    """Requests in flight meanwhile."""
+    requests: int = Field(default=16, gt=0)
+    """Requests in all; never fewer than twice the concurrency."""
+    seed: int = 0
+    """Of the prompts and pictures."""
+
+
+class Memory(Workload):
+    """What an engine takes of the device; one Cell an engine."""
+
+    name = "memory"
+    own_tables = True
+    Spec = MemorySpec
+    better = {
+        "weights_gib": -1,
+        "kv_cache_gib": 1,
+        "kv_cache_tokens": 1,
+        "graphs_gib": -1,
+        "activations_gib": -1,
+        "pss_peak_gib": -1,
+    }
+    # The device's peak is none of them: vLLM fills what it is given.
+    leads = {"weights_gib": "weights in memory", "kv_cache_tokens": "KV cache, tokens"}
 
     def points(self, spec: MemorySpec) -> list[dict[str, Any]]:
         return [{"load": f"concurrency{spec.concurrency}"}]
@@ -36,15 +69,17 @@ class Memory:
     def faults(self, spec: MemorySpec, points: list[dict[str, Any]], settings: EngineSettings) -> list[Fault]:
         return traffic_faults(spec.load, "memory.load", settings)
 
-    def preflight(self, spec: MemorySpec, points: list[dict[str, Any]], settings: EngineSettings, model: str) -> list[Fault]:
-        return []
+    @classmethod
+    def start(cls, session: Session) -> None:
+        _ = session.client
 
-    def measure(self, engine: Engine, spec: MemorySpec, point: dict[str, Any], progress: Progress) -> Measurement:
+    def measure(self, cell: Context) -> Measurement:
+        engine, spec, progress = cell.engine, cell.spec, cell.progress
         requests = max(spec.requests, 2 * spec.concurrency)
         progress(0, requests, f"memory under {requests} requests")
         before = engine.metrics()
         with Monitor(engine.root, engine.settings.tensor_parallel_size, processes=True) as monitor:
-            result = bench_client.shared().ask(
+            result = cell.session.client.ask(
                 "bench", arguments(engine, spec.load, requests, 1000 * spec.seed, concurrency=spec.concurrency)
             )
         progress(requests, requests, f"memory under {requests} requests")
@@ -64,7 +99,7 @@ def _said(engine: Engine) -> dict[str, Metric]:
         found[name] = Metric(value=value, unit=unit, reason=engine.facts.reasons.get(name), source="log")
     tokens = found["kv_cache_tokens"].value
     if found["kv_cache_gib"].value is None and tokens is not None:
-        size = tokens * limits.kv_bytes_per_token(engine.checkpoint) / engine.settings.tensor_parallel_size / 2**30
+        size = tokens * roofline.kv_bytes_per_token(engine.checkpoint) / engine.settings.tensor_parallel_size / 2**30
         found["kv_cache_gib"] = Metric(value=size, unit="GiB", source="computed")
     return found
 

@@ -14,15 +14,21 @@ import sys
 import time
 from pathlib import Path
 
-from harness import cli, environments, files, measure, run, workloads
-from harness.engine import EngineFacts
-from harness.executors import Outcome
-from harness.groups import Chain, Group
-from harness.plan import PlannedCell
-from harness.progress import Reporter
-from harness.record import Metric, Sample, TokenScores
-from harness.store import RunFolder
-from tests.conftest import sample
+from harness import workloads
+from harness.cli import main
+from harness.engine.log import EngineFacts
+from harness.engine.session import Session
+from harness.plan.plan import PlannedCell
+from harness.plan.schedule import Chain, Group
+from harness.record.folder import RunFolder
+from harness.record.records import Metric
+from harness.record.samples import Sample, TokenScores
+from harness.run import execute, measure
+from harness.run.executors import Outcome
+from harness.util import environments, files
+from harness.util.progress import Reporter
+from harness.workloads.load import Load
+from tests.helpers.records import sample
 
 
 def setting(name: str, otherwise: str = "") -> str:
@@ -38,7 +44,7 @@ def answers() -> list[Sample]:
     return [sample(str(i), 1.0) for i in range(int(setting("SAMPLES", "2")))]
 
 
-def group(given: Chain, one: Group, folder: RunFolder, report: Reporter) -> Outcome:
+def group(given: Chain, one: Group, folder: RunFolder, session: Session, report: Reporter) -> Outcome:
     """In place of measure.group."""
     if slow := float(setting("FSYNC_S", "0")):
         files.os.fsync = lambda _: time.sleep(slow)  # type: ignore[attr-defined]
@@ -71,7 +77,7 @@ def _write(what: str, cell: PlannedCell) -> None:
 if __name__ == "__main__":
     from tests.e2e import stand_in  # by this name, not as __main__, workers find it
 
-    run.measure.chain = functools.partial(measure.chain, each=stand_in.group)
-    run.preflight = lambda *_, **__: []
-    workloads.prepare = lambda _: None
-    sys.exit(cli.main(sys.argv[1:]))
+    execute.measure.chain = functools.partial(measure.chain, each=stand_in.group)
+    execute.preflight = lambda *_, **__: []
+    Load.before_engines = classmethod(lambda cls, session: None)  # type: ignore[method-assign, assignment]
+    sys.exit(main.main(sys.argv[1:]))

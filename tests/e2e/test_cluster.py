@@ -16,11 +16,11 @@ from typing import Any
 
 import pytest
 
-from harness.guard import descendants
-from harness.store import RunFolder
-from tests.conftest import ROOT
-from tests.e2e.conftest import engines, harness, suite
-from tests.test_guard import gone
+from harness.record.folder import RunFolder
+from harness.util.guard import descendants
+from tests.helpers.commands import engines, harness, suite
+from tests.helpers.processes import gone
+from tests.helpers.records import ROOT
 
 ray = pytest.importorskip("ray", reason="Ray is not installed")
 pytestmark = pytest.mark.e2e

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from harness.compare_tokens import compare_divergence
-from harness.record import TokenScores
-from harness.store import RunFolder
-from tests.conftest import ROOT
-from tests.e2e.conftest import FEW, LIMIT, command, engines, everything_gone, harness, suite, wait_for
-from tests.test_guard import alive
+from harness.compare.tokens import compare_divergence
+from harness.record.folder import RunFolder
+from harness.record.samples import TokenScores
+from tests.helpers.commands import FEW, LIMIT, command, engines, everything_gone, harness, suite, wait_for
+from tests.helpers.processes import alive
+from tests.helpers.records import ROOT
 
 pytestmark = pytest.mark.e2e
 

@@ -18,8 +18,8 @@ def main(folder: Path) -> None:
     upstream.prepare()
     upstream.trim()
     make_sources(folder)
-    from harness.errors import Refused
-    from quantize.grid import build
+    from harness.util.errors import Refused
+    from quantize.job import build
     from quantize.recipe import Event, Job
 
     results: dict[str, Any] = {}
@@ -44,7 +44,7 @@ def packed_alike(source: Path) -> dict[str, bool]:
     import torch
     from compressed_tensors.compressors import compress_module
 
-    from quantize import build, pack
+    from quantize import llm_compressor, pack
     from quantize.fit import linears
     from quantize.recipe import Recipe
 
@@ -52,12 +52,12 @@ def packed_alike(source: Path) -> dict[str, bool]:
     recipes: dict[str, dict[str, Any]] = {"g32": {"group_size": 32}, "asymmetric": {"symmetric": False}}
     recipes |= {"channel": {"group_size": -1}, "3 bit": {"num_bits": 3}, "bias": {}}
     alike, pack.PIECE = {}, 1 << 14
-    loaded = build.load(source, names)
+    loaded = llm_compressor.load(source, names)
     for name, given in recipes.items():
         if name == "bias":
             for linear in map(loaded.model.get_submodule, names):
                 linear.bias = torch.nn.Parameter(torch.randn(linear.out_features))
-        ours = build.round_weights(loaded, Recipe(method="rtn", observer="minmax", **given), None, [])
+        ours = llm_compressor.round_weights(loaded, Recipe(method="rtn", observer="minmax", **given), None, [])
         pack._to_bf16(ours.model)
         theirs = copy.deepcopy(ours.model)
         pack.pack(ours)
@@ -74,26 +74,26 @@ def replay_difference(source: Path) -> float:
     import torch
     from llmcompressor.modifiers.transform.awq import AWQModifier
 
-    from quantize import build, calibration, replay
+    from quantize import calibration, llm_compressor, replay
     from quantize.fit import linears
     from quantize.recipe import Calibration, Recipe
 
-    build.compute_dtype = lambda: torch.float32
-    loaded = build.load(source, [one.name for one in linears(source) if one.part == "language"])
+    llm_compressor.compute_dtype = lambda: torch.float32
+    loaded = llm_compressor.load(source, [one.name for one in linears(source) if one.part == "language"])
     wanted = Calibration(samples=12)  # more tokens than inputs, so that the factorization is used
     batches = calibration.prepare(wanted, loaded.processor, calibration.read(wanted)).batches
     torch.set_num_threads(2)
-    joined = build.search(loaded, Recipe(n_grid=5), batches, False, lambda done, of: None).weights
+    joined = llm_compressor.search(loaded, Recipe(n_grid=5), batches, False, lambda done, of: None).weights
     replay.install = lambda: None
     AWQModifier._run_samples = replay._run_samples.original
-    plain = build.search(loaded, Recipe(n_grid=5), batches, False, lambda done, of: None).weights
+    plain = llm_compressor.search(loaded, Recipe(n_grid=5), batches, False, lambda done, of: None).weights
     return max(float((joined[n] - plain[n]).abs().max() / plain[n].abs().max()) for n in plain)
 
 
 def make_sources(folder: Path) -> None:
     from safetensors.torch import load_file, save_file
 
-    from tests.tiny import make_checkpoint
+    from tests.helpers.tiny import make_checkpoint
 
     make_checkpoint(folder / "T")
     make_checkpoint(folder / "tied", tie=True)

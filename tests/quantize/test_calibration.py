@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from harness.errors import Refused
+from harness.util.errors import Refused
 from quantize.calibration import read, warnings
 from quantize.recipe import Calibration
-from tests.quantize import shapes
+from tests.helpers import shapes
 
 Image = pytest.importorskip("PIL.Image")
 

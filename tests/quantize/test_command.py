@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from harness.files import lock
+from harness.util.files import lock
 from quantize.finish import replaced
-from tests.quantize import shapes
+from tests.helpers import shapes
 
 ROOT = Path(__file__).resolve().parents[2]
 NOISE = {"method": "noise", "noise_std": 0.1}
@@ -131,7 +131,7 @@ def test_a_build_that_ends_early_leaves_no_folder_and_the_old_one(tmp_path: Path
 def test_the_build_dies_with_the_process_that_started_it(tmp_path: Path):
     code = (
         "import subprocess, sys, time\n"
-        "child = subprocess.Popen([sys.executable, '-c', 'from quantize.process import die_with_parent;"
+        "child = subprocess.Popen([sys.executable, '-c', 'from harness.util.processes import die_with_parent;"
         "die_with_parent(); print(1, flush=True); import time; time.sleep(60)'], stdout=subprocess.PIPE)\n"
         "child.stdout.readline(); print(child.pid, flush=True); time.sleep(60)"
     )
@@ -161,7 +161,7 @@ def test_help_says_how(tmp_path: Path):
 
 
 def test_noise_on_shapes_only_checkpoint_verifies(source: Path, tmp_path: Path):
-    from quantize.verify import verify
+    from harness.checkpoints.verify import verify
 
     assert run(tmp_path, noise_job(source, tmp_path)).returncode == 0
     assert verify(tmp_path / "out/control", source).faults == []

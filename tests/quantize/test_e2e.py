@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from quantize.checkpoint import tensors
-from quantize.readable import readable
-from quantize.verify import structure, verify
+from harness.checkpoints.headers import tensors
+from harness.checkpoints.readable import readable
+from harness.checkpoints.verify import structure, verify
 
 pytestmark = pytest.mark.e2e
 

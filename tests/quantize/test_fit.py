@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from harness.checkpoints.patterns import propose
 from quantize.fit import linears, offered_observers, packed_bytes, plan_recipe
-from quantize.patterns import propose
 from quantize.recipe import Calibration, Mapping, Recipe
-from tests.quantize import shapes
+from tests.helpers import shapes
 
 NAMES = sorted(n.removesuffix(".weight") for n in shapes.qwen3_vl())
 

@@ -7,12 +7,12 @@ import subprocess
 import sys
 from html import unescape
 
-from harness.record import Question
-from harness.store import RunFolder
-from harness.suite import Suite, load_suite
-from reports import html
-from tests.conftest import ROOT
-from tests.runs import full_run
+from harness.record.folder import RunFolder
+from harness.record.samples import Question
+from harness.suite.schema import Suite, load_suite
+from reports.page import html
+from tests.helpers.records import ROOT
+from tests.helpers.runs import full_run
 
 DEMO = ROOT / "results/demo_cpu"
 
@@ -61,8 +61,8 @@ def test_many_pictures_do_not_make_the_file_large(tmp_path, monkeypatch):
 
 
 def test_the_script_is_what_the_package_gives():
-    """Only where the package is installed; `python -m reports.vendor` writes the file."""
+    """Only where the package is installed; `python -m reports.page.vendor` writes the file."""
     head = (ROOT / "reports/page/vega.js").read_text(encoding="utf-8").splitlines()[0]
     assert head.startswith("/* vega 6.") and "BSD-3-Clause" in head
-    done = subprocess.run([sys.executable, "-c", "import reports.vendor"], cwd=ROOT, capture_output=True)
+    done = subprocess.run([sys.executable, "-c", "import reports.page.vendor"], cwd=ROOT, capture_output=True)
     assert done.returncode == 0

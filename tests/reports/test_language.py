@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 
-from harness.store import RunFolder
-from reports import html, tables
-from reports.language import NAMES, Words
+from harness.record.folder import RunFolder
+from reports import tables
+from reports.languages import NAMES, Words
+from reports.page import html
 from reports.plots import plots
-from reports.source import Source
-from tests.conftest import ROOT
-from tests.runs import full_run
+from reports.run_data import Source
+from tests.helpers.records import ROOT
+from tests.helpers.runs import full_run
 
 CHINESE = re.compile("[\u4e00-\u9fff]")
 SAME = {"GiB", "n"}

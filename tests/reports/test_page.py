@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from harness.store import RunFolder
-from reports import html
-from tests.conftest import ROOT, record, sample
-from tests.runs import full_run, recipe, variant, write
+from harness.record.folder import RunFolder
+from reports.page import html
+from tests.helpers.records import ROOT, record, sample
+from tests.helpers.runs import full_run, recipe, variant, write
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 EVIL = "</script><script>window.harmed=1</script><img src=http://127.0.0.1:9/x onerror='window.harmed=1'>"

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from harness.errors import Refused
-from harness.store import RunFolder
+from harness.record.folder import RunFolder
+from harness.util.errors import Refused
 from reports.pick import pick
-from reports.source import Source
-from reports.summary import summary
-from tests.conftest import record, sample
-from tests.runs import full_run, recipe, variant, write
+from reports.run_data import Source
+from reports.tables.summary import summary
+from tests.helpers.records import record, sample
+from tests.helpers.runs import full_run, recipe, variant, write
 
 
 def run_of(path, wrong: dict[str, int], n: int = 400, **more: object) -> RunFolder:

@@ -7,12 +7,12 @@ import json
 
 import pytest
 
-from harness.store import RunFolder
+from harness.record.folder import RunFolder
 from reports.plots import plots
-from reports.plots_speed import dominated
-from reports.source import Source
-from tests.conftest import record, sample
-from tests.runs import full_run, recipe, speed_record, variant, write
+from reports.plots.speed import dominated
+from reports.run_data import Source
+from tests.helpers.records import record, sample
+from tests.helpers.runs import full_run, recipe, speed_record, variant, write
 
 
 def by_name(run: RunFolder):

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from harness.store import RunFolder
+from harness.record.folder import RunFolder
 from reports import tables
-from reports.source import Source
-from reports.summary import lines, summary
-from reports.tables import RANDOM
-from tests.conftest import record, sample
-from tests.runs import full_run, memory_record, variant, write
+from reports.run_data import Source
+from reports.table import RANDOM
+from reports.tables.summary import lines, summary
+from tests.helpers.records import record, sample
+from tests.helpers.runs import full_run, memory_record, variant, write
 
 
 @pytest.fixture

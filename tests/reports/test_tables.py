@@ -10,12 +10,13 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from harness.errors import Refused
-from harness.record import Metric
-from harness.store import RunFolder
+from harness.record.folder import RunFolder
+from harness.record.records import Metric
+from harness.util.errors import Refused
 from reports import tables
-from tests.conftest import record, sample
-from tests.test_compare import arms
+from reports.table import percent
+from tests.helpers.arms import arms
+from tests.helpers.records import record, sample
 
 STORAGE = {"total_bytes": 17_600_000_000, "safetensors_bytes": 17_500_000_000, "safetensors_files": 4}
 SMALL = {"total_bytes": 7_300_000_000, "safetensors_bytes": 7_230_000_000, "safetensors_files": 2}
@@ -88,7 +89,7 @@ def test_what_was_not_measured_says_why(tmp_path):
     assert by_title(folder)["Scores"]["score %"].tolist() == ["50.00 ± 10.00", "N/A"]
     engine = by_title(folder)["Engine"]
     assert engine["weights in memory"].tolist() == ["N/A ()", "N/A ()"]
-    assert tables.percent(None) == "N/A" == tables.percent(float("nan"))
+    assert percent(None) == "N/A" == percent(float("nan"))
 
 
 def test_names_with_markup_stay_names(tmp_path):

@@ -8,12 +8,12 @@ import time
 
 import pytest
 
-from harness.errors import CellFailed
-from harness.suite import AccuracySpec
-from harness.workloads import asking
-from harness.workloads.accuracy import Accuracy
-from harness.workloads.questions import load
-from tests.workloads.test_accuracy import DATA, TASK, Server, doc, engine_of
+from harness.engine.session import Session
+from harness.util.errors import CellFailed
+from harness.workloads.accuracy import Accuracy, AccuracySpec
+from harness.workloads.lm_eval import asking
+from harness.workloads.lm_eval.questions import load
+from tests.helpers.chat_server import DATA, TASK, Server, doc, engine_of, measured
 
 
 @pytest.fixture
@@ -26,21 +26,31 @@ def spec(tmp_path):
         (folder / "t.yaml").write_text(TASK.format(name=f"{task}_{tmp_path.name}".replace("-", "_")))
         (folder / "data.py").write_text(DATA.format(docs=docs))
     names = tuple(f"{task}_{tmp_path.name}".replace("-", "_") for task in ("first", "second"))
-    yield AccuracySpec(tasks=names, include_path=tmp_path, concurrency=4)
-    asking.close()
+    return AccuracySpec(tasks=names, include_path=tmp_path, concurrency=4)
 
 
-def measure(engine, spec, name, following=None):
-    accuracy = Accuracy()
-    accuracy.following = {"task": following} if following else None
-    return accuracy.measure(engine, spec, {"task": name}, lambda *_: None)
+@pytest.fixture
+def session():
+    with Session() as made:
+        yield made
+
+
+@pytest.fixture
+def measure(session):
+    """Measures one task, with the one that follows on the same engine."""
+
+    def go(engine, spec, name, following=None):
+        coming = {"task": following} if following else None
+        return measured(Accuracy(), engine, spec, {"task": name}, session, following=coming)
+
+    return go
 
 
 def asked_of(server) -> list[str]:
     return [body["messages"][-1]["content"][-1]["text"].split()[0] for body in server.bodies]
 
 
-def test_the_next_task_is_sent_when_this_one_is_answered_and_gives_what_it_gives_alone(spec, tmp_path):
+def test_the_next_task_is_sent_when_this_one_is_answered_and_gives_what_it_gives_alone(spec, measure, tmp_path):
     server = Server(lambda colour, _: (time.sleep(0.02), (colour, "stop"))[1])
     engine = engine_of(server, tmp_path)
     first, second = spec.tasks
@@ -53,32 +63,32 @@ def test_the_next_task_is_sent_when_this_one_is_answered_and_gives_what_it_gives
     assert [s.doc_id for s in other.samples] == [str(i) for i in range(12)]
 
 
-def test_it_is_ready_before_its_turn_and_waits_for_it(spec, tmp_path):
+def test_it_is_ready_before_its_turn_and_waits_for_it(spec, session, measure, tmp_path):
     hold = threading.Event()
     server = Server(lambda colour, _: (hold.wait(10), (colour, "stop"))[1])
     engine, (first, second) = engine_of(server, tmp_path), spec.tasks
     thread = threading.Thread(target=measure, args=(engine, spec, first, second))
     thread.start()
-    while asking._ahead is None:
+    while session._prepared is None:
         time.sleep(0.01)
-    assert asking._ahead.is_for(engine, second) and not asking._ahead.sent.is_set()
+    assert session._prepared.is_for(engine, second) and not session._prepared.sent.is_set()
     hold.set()
     thread.join(20)
     assert not thread.is_alive() and asked_of(server)[:12] == ["first"] * 12
 
 
-def test_what_was_started_for_another_engine_or_task_is_dropped_and_sends_nothing(spec, tmp_path):
+def test_what_was_started_for_another_engine_or_task_is_dropped_and_sends_nothing(spec, session, measure, tmp_path):
     server, other = Server(lambda colour, _: (colour, "stop")), Server(lambda *_: ("blue", "stop"))
     second = spec.tasks[1]
     stale = asking.Asking(engine_of(other, tmp_path), load(second, spec), spec, second, range(12))
-    asking.keep(stale)
+    session.keep(stale)
     assert measure(engine_of(server, tmp_path), spec, second).metrics["score"].value == 1.0
     assert stale.ended(20) and other.bodies == []
     with pytest.raises(asking.Dropped):
         stale.rows()
 
 
-def test_an_engine_that_dies_between_two_tasks_fails_both(spec, tmp_path):
+def test_an_engine_that_dies_between_two_tasks_fails_both(spec, measure, tmp_path):
     server = Server(lambda colour, _: (colour, "stop"))
     engine, (first, second) = engine_of(server, tmp_path), spec.tasks
     left = 1
@@ -97,7 +107,7 @@ def test_an_engine_that_dies_between_two_tasks_fails_both(spec, tmp_path):
     assert set(asked_of(server)) == {"first"}
 
 
-def test_another_threads_random_numbers_are_no_guess(spec, tmp_path):
+def test_another_threads_random_numbers_are_no_guess(spec, measure, tmp_path):
     stop = threading.Event()
 
     def draw():
@@ -108,14 +118,14 @@ def test_another_threads_random_numbers_are_no_guess(spec, tmp_path):
     thread.start()
     try:
         server = Server(lambda colour, _: (colour, "stop"))
-        measured = measure(engine_of(server, tmp_path), spec, spec.tasks[0])
+        found = measure(engine_of(server, tmp_path), spec, spec.tasks[0])
     finally:
         stop.set()
         thread.join()
-    assert all(sample.parsed for sample in measured.samples)
+    assert all(sample.parsed for sample in found.samples)
 
 
-def test_a_next_task_that_cannot_be_loaded_fails_its_own_cell_alone(spec, tmp_path):
+def test_a_next_task_that_cannot_be_loaded_fails_its_own_cell_alone(spec, measure, tmp_path):
     server = Server(lambda colour, _: (colour, "stop"))
     engine, (first, second) = engine_of(server, tmp_path), spec.tasks
     (tmp_path / "second" / "data.py").write_text("raise ConnectionError('no data here')")
@@ -124,7 +134,7 @@ def test_a_next_task_that_cannot_be_loaded_fails_its_own_cell_alone(spec, tmp_pa
         measure(engine, spec, second)
 
 
-def test_counters_that_do_not_come_between_two_tasks_cost_neither(spec, tmp_path):
+def test_counters_that_do_not_come_between_two_tasks_cost_neither(spec, measure, tmp_path):
     server = Server(lambda colour, _: (colour, "stop"))
     engine, (first, second) = engine_of(server, tmp_path), spec.tasks
     calls = 0

@@ -7,10 +7,11 @@ from types import SimpleNamespace
 import pytest
 from pydantic import ValidationError
 
-from harness.record import Metric
-from harness.suite import EngineSettings, LoadSpec, Traffic
+from harness.engine.settings import EngineSettings
+from harness.record.records import Metric
 from harness.workloads import load
-from harness.workloads.load import Load, broken_rules, client_metrics, labels, server_metrics
+from harness.workloads.load import Load, LoadSpec, broken_rules, client_metrics, labels, server_metrics
+from harness.workloads.traffic import Traffic
 
 SPEC = LoadSpec(loads={"a": Traffic()}, concurrency=(1, 4), request_rates=(2.5,), goodput={"ttft": 100})
 RESULT = {

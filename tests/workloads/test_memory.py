@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from harness import environments
-from harness.record import Metric
+from harness.record.records import Metric
+from harness.util import environments
 from harness.workloads import memory
 
 
@@ -37,7 +37,7 @@ def test_a_cpu_has_no_rest(monkeypatch):
 
 @pytest.mark.parametrize(("cards", "expected"), [(1, 14.0), (2, 7.0)])
 def test_a_cache_that_the_log_leaves_out_is_counted_for_one_card(monkeypatch, cards, expected):
-    monkeypatch.setattr(memory.limits, "kv_bytes_per_token", lambda checkpoint: 147_456)
+    monkeypatch.setattr(memory.roofline, "kv_bytes_per_token", lambda checkpoint: 147_456)
     said = memory._said(engine(cards, kv_cache_tokens=round(14 * 2**30 / 147_456)))
     assert said["kv_cache_gib"].value == pytest.approx(expected, rel=1e-4)
     assert said["kv_cache_gib"].source == "computed"

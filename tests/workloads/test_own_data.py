@@ -9,15 +9,15 @@ import datasets
 import pytest
 from PIL import Image
 
-from harness import tasks
-from harness.errors import CellFailed, Refused
-from harness.record import Sample
-from harness.suite import AccuracySpec, EngineSettings
-from harness.workloads.accuracy import Accuracy
+from harness.engine.settings import EngineSettings
+from harness.record.samples import Sample
+from harness.util.errors import CellFailed, Refused
+from harness.workloads import tasks
+from harness.workloads.accuracy import Accuracy, AccuracySpec
 from harness.workloads.divergence import Divergence
-from harness.workloads.questions import load, placed
-from tests.conftest import ROOT
-from tests.workloads.test_accuracy import Server, engine_of
+from harness.workloads.lm_eval.questions import load, placed
+from tests.helpers.chat_server import Server, engine_of, measured
+from tests.helpers.records import ROOT
 
 DEMO = str(ROOT / "harness/demo/model")
 TASK = "mmmu_val_accounting"
@@ -77,15 +77,15 @@ def faults(given: AccuracySpec, settings=None, model: str = DEMO, names=(TASK,))
     return found + [f"warning: {w}" for w in kind.warnings]
 
 
-def measured(given: AccuracySpec, reply, tmp_path, name: str = TASK):
+def ask(given: AccuracySpec, reply, tmp_path, name: str = TASK):
     server = Server(reply)
-    return Accuracy().measure(engine_of(server, tmp_path), given, {"task": name}, lambda *_: None), server.bodies
+    return measured(Accuracy(), engine_of(server, tmp_path), given, {"task": name}), server.bodies
 
 
 def test_mmmu_runs_offline_from_a_local_copy(mmmu, tmp_path):
     given = spec(mmmu)
     assert faults(given) == []
-    got, bodies = measured(given, lambda *_: ("B", "stop"), tmp_path)
+    got, bodies = ask(given, lambda *_: ("B", "stop"), tmp_path)
     values = {name: metric.value for name, metric in got.metrics.items()}
     assert (values["score"], values["guessed"], values["unparsed"]) == (0.75, 0, 0)
     assert values["chance"] == pytest.approx(3 / 4 / 4) and got.metrics["chance"].source == "choices"
@@ -97,7 +97,7 @@ def test_mmmu_runs_offline_from_a_local_copy(mmmu, tmp_path):
 
 def test_a_guess_of_the_scorer_is_taken_out_and_its_share_reported(mmmu, tmp_path):
     given = spec(mmmu)
-    unreadable, _ = measured(given, lambda *_: ("??", "stop"), tmp_path)
+    unreadable, _ = ask(given, lambda *_: ("??", "stop"), tmp_path)
     values = {name: metric.value for name, metric in unreadable.metrics.items()}
     assert (values["score"], values["guessed"], values["unparsed"]) == (0.0, 0.75, 0.75)
     assert [s.parsed for s in unreadable.samples] == [False, False, True, False]
@@ -130,7 +130,7 @@ def test_a_subject_that_the_copy_lacks_is_named(mmmu):
 
 @pytest.mark.parametrize("layout", ["data/{}-00000-of-00001.parquet", "{}.parquet", "default/{}/0000.parquet", "listed"])
 def test_layouts_of_the_hub(tmp_path, layout):
-    from harness.tasks.local_data import Splits
+    from harness.workloads.tasks.local_data import Splits
 
     path = tmp_path / ("odd/name.parquet" if layout == "listed" else layout.format("test"))
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -164,8 +164,8 @@ def test_documents_too_long_too_small_or_with_image_tokens_are_listed_together(m
     zero = spec(folder, bad_documents="score_zero")
     warned = faults(zero, settings)
     assert [w.partition(": document ")[2][:24] for w in warned] == [f"validation_Accounting_{n}:" for n in (7, 8, 9)]
-    first, bodies = measured(zero, lambda *_: ("B", "stop"), tmp_path)
-    second, _ = measured(zero, lambda *_: ("A", "stop"), tmp_path)
+    first, bodies = ask(zero, lambda *_: ("B", "stop"), tmp_path)
+    second, _ = ask(zero, lambda *_: ("A", "stop"), tmp_path)
     assert len(bodies) == 1
     assert [(s.score, s.finish_reason) for s in first.samples] == [(1.0, "stop")] + [(0.0, "not asked")] * 3
     assert [s.doc_id for s in first.samples] == [s.doc_id for s in second.samples]
@@ -191,7 +191,7 @@ def test_a_prompt_is_counted_as_the_model_counts_it(mmmu):
     """The bound clears what it can; what it cannot is counted by the model's own tokenizer and processor."""
     from pathlib import Path
 
-    from harness.workloads.prompt_length import Prompt, too_long
+    from harness.workloads.lm_eval.prompt_length import Prompt, too_long
 
     parts = placed("word " * 30 + "<image>", [{"type": "image"}])
     prompt = Prompt([{"role": "user", "content": parts}], [(64, 48)])
@@ -225,8 +225,8 @@ def words(tmp_path):
 def test_a_text_task_from_a_local_copy_shows_every_arm_the_same_examples(words, tmp_path):
     name, given = words
     assert faults(given, names=(name,)) == []
-    one, bodies = measured(given, lambda *_: ("w1", "stop"), tmp_path, name)
-    two, _ = measured(given, lambda *_: ("w2", "stop"), tmp_path, name)
+    one, bodies = ask(given, lambda *_: ("w1", "stop"), tmp_path, name)
+    two, _ = ask(given, lambda *_: ("w2", "stop"), tmp_path, name)
     assert [s.prompt_hash for s in one.samples] == [s.prompt_hash for s in two.samples]
     assert one.metrics["score"].value == pytest.approx(1 / 12) == one.metrics["chance"].value
     assert one.metrics["chance"].source == "commonest answer"
@@ -244,11 +244,10 @@ def prompt_logprobs(body, shift: float = 0.0) -> dict:
 
 def test_divergence_asks_for_the_baselines_own_answers(words, tmp_path):
     name, given = words
-    base, _ = measured(given, lambda *_: ("a b", "stop"), tmp_path, name)
+    base, _ = ask(given, lambda *_: ("a b", "stop"), tmp_path, name)
     server = Server(lambda _, body: prompt_logprobs(body))
-    kind = Divergence()
-    kind.reference = {name: list(base.samples)}
-    got = kind.measure(engine_of(server, tmp_path), given, {"questions": 3}, lambda *_: None)
+    answered = {name: list(base.samples)}
+    got = measured(Divergence(), engine_of(server, tmp_path), given, {"questions": 3}, reference=answered)
     rows = list(got.samples)
     assert len(rows) == 3 == len(server.bodies) and got.metrics["questions"].value == 3
     assert rows[0].tokens == [100, 101] == rows[0].best and rows[0].logprobs[0] == {100: -0.1, 7: -2.5}
@@ -264,17 +263,15 @@ def test_divergence_asks_for_the_baselines_own_answers(words, tmp_path):
 def test_divergence_without_the_baselines_answers_fails_and_says_so(words, tmp_path):
     name, given = words
     with pytest.raises(CellFailed, match=f"the baseline has no answers to {name} yet"):
-        Divergence().measure(engine_of(Server(None), tmp_path), given, {"questions": 3}, lambda *_: None)
+        measured(Divergence(), engine_of(Server(None), tmp_path), given, {"questions": 3})
 
 
 def test_divergence_refuses_answers_to_other_questions(words, tmp_path):
     name, given = words
-    base, _ = measured(given, lambda *_: ("a b", "stop"), tmp_path, name)
+    base, _ = ask(given, lambda *_: ("a b", "stop"), tmp_path, name)
     other = [s.model_copy(update={"prompt_hash": "other"}) for s in base.samples if isinstance(s, Sample)]
-    kind = Divergence()
-    kind.reference = {name: other}
     with pytest.raises(CellFailed, match="is not what the baseline was asked"):
-        kind.measure(engine_of(Server(None), tmp_path), given, {"questions": 3}, lambda *_: None)
+        measured(Divergence(), engine_of(Server(None), tmp_path), given, {"questions": 3}, reference={name: other})
 
 
 def test_unknown_names_stay_refused(mmmu):

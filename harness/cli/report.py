@@ -1,0 +1,80 @@
+"""The verbs that show: report, pick. No logic here, as in cli.py, which lists them among its own."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from harness.util.errors import Fault, Refused
+
+
+def add(verbs: Any) -> None:
+    """Add the parsers to the command's verbs."""
+    report = verbs.add_parser("report", help="the tables of a Run, or its page")
+    report.add_argument("run", type=Path, help="a Run's folder, for example results/vl_accuracy")
+    form = report.add_mutually_exclusive_group()
+    form.add_argument(
+        "--html", type=Path, nargs="?", const=Path(), metavar="FILE", help="write the page (default: RUN/report.html)"
+    )
+    form.add_argument("--markdown", action="store_true", help="print Markdown")
+    form.add_argument("--csv", action="store_true", help="print CSV")
+    form.add_argument("--json", action="store_true", help="print JSON")
+    report.add_argument("--table", metavar="NAME", help="only this table, for example summary")
+    report.add_argument("--lang", choices=("en", "zh"), default="en", help="the language (default: %(default)s)")
+    what = "first keep the lost questions and their pictures in the Run, as far as its tasks are on this disk"
+    report.add_argument("--questions", action="store_true", help=what)
+    report.set_defaults(do=_report)
+
+    pick = verbs.add_parser("pick", help="the smallest variant whose recovery is shown to be high enough, or none and why")
+    pick.add_argument("run", type=Path, help="a Run's folder")
+    pick.add_argument("--max-weights-gib", type=float, metavar="N", help="weights of at most so many GiB")
+    pick.add_argument("--min-recovery", type=float, metavar="SHARE", help="lower bound of the recovery, for example 0.98")
+    pick.set_defaults(do=_pick)
+
+
+def _report(given: argparse.Namespace) -> int:
+    from harness.record.folder import RunFolder
+    from harness.run import lost_questions
+    from harness.util import files
+    from reports.page import html
+
+    run = RunFolder.existing(given.run)
+    if given.questions:
+        lost_questions.keep(run, lambda line: print(line, file=sys.stderr))
+    if given.html is None:
+        return _print(given, run)
+    path = run.path / "report.html" if given.html == Path() else given.html
+    if path.is_dir():
+        raise Refused(Fault("--html", f"{path} is a folder", "name a file"))
+    files.write_text(path, html.page(run, given.lang))
+    print(path)
+    return 0
+
+
+def _print(given: argparse.Namespace, run: Any) -> int:
+    from harness.util.progress import results
+    from reports import tables
+
+    if given.markdown and not given.table and given.lang == "en":
+        print(tables.markdown(run))
+        return 0
+    made = tables.chosen(run, given.table, given.lang)
+    if given.csv or given.json or given.markdown:
+        print((tables.as_csv if given.csv else tables.as_json if given.json else tables.as_markdown)(made), end="")
+    else:
+        for table in made:
+            results().print(table.rich())
+    return 0
+
+
+def _pick(given: argparse.Namespace) -> int:
+    from harness.record.folder import RunFolder
+    from harness.util.progress import results
+    from reports.pick import pick
+
+    found = pick(RunFolder.existing(given.run), given.max_weights_gib, given.min_recovery)
+    results().print(found.table().rich())
+    print(found.chosen.name if found.chosen else "none")
+    return found.status

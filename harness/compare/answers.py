@@ -1,0 +1,321 @@
+"""Baseline and candidate paired by document: what was lost, what was gained, and whether that is more than noise."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import sys
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from harness.compare import pairing, stats
+from harness.compare.arms import ARM_FIELDS, Arms, arms_of, asked_unlike
+from harness.compare.pairing import Pairs, Sampled, Tally, paired
+from harness.record import folder, health, records
+from harness.record.folder import RunFolder
+from harness.record.health import Health
+from harness.record.records import Record
+from harness.util import files
+from harness.util.cached import Kept
+from harness.util.errors import Fault, NotDone, OneArm, Refused, Unlike
+from harness.util.parallel import spread
+from harness.workloads import workload_names
+
+ALL = "all"
+"""The name of the total over all tasks."""
+MANY = 500_000
+"""Above so many samples the cores share the work; below, it takes less time than it saves."""
+EXAMPLES = 24
+"""How many of a Cell's lost documents a Comparison names."""
+
+
+@dataclass(frozen=True)
+class Lost:
+    """A document that the baseline got right and the candidate wrong."""
+
+    doc_id: str
+    image_hash: str
+    target: str
+    baseline: str
+    """The baseline's answer."""
+    candidate: str
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One candidate against the baseline on one task, or on all tasks together."""
+
+    task: str
+    baseline: str
+    candidate: str
+    n: int
+    baseline_score: float
+    candidate_score: float
+    difference: stats.Interval
+    recovery: stats.Interval
+    lost: int
+    """Documents that the baseline got right and the candidate wrong."""
+    gained: int
+    flips: int
+    """Documents whose answers differ, right or wrong."""
+    p_value: float
+    """McNemar's exact test of lost against gained."""
+    detectable: float
+    """The smallest loss that this many pairs would have shown with 80 % power, as a share."""
+    baseline_health: Health
+    candidate_health: Health
+    clusters: int | None = None
+    """Groups of documents that share their pictures; None when none do."""
+    noise: bool = False
+    """The candidate is the baseline once more: what differs is the noise floor."""
+    total: bool = False
+    """Over several tasks together."""
+    apart: str = ""
+    """In what the arms' places differ, where that is allowed: `device: H100 and RTX 4080`."""
+    examples: tuple[Lost, ...] = ()
+    """The first so many (`EXAMPLES`) of the lost documents, for people to look at; none for a total."""
+
+    @property
+    def verdict(self) -> str:
+        """`loss` or `gain` at the 5 % level, else `none shown`; never that there is none. `degenerate`: no answers at all."""
+        if self.baseline_health.degenerate or self.candidate_health.degenerate:
+            return "degenerate"
+        if self.p_value >= 0.05:
+            return "none shown"
+        return "loss" if self.lost > self.gained else "gain"
+
+    def questions_needed(self, min_recovery: float) -> int | None:
+        """How many questions show with 80 % power that a candidate without loss recovers `min_recovery`; None if unknown."""
+        # One pair lost and one gained are added, as for the interval: that none was seen does not mean there are none.
+        margin, discordant = (1 - min_recovery) * self.baseline_score, (self.lost + self.gained + 2) / (self.n + 2)
+        return stats.questions_for_noninferiority(margin, discordant) if margin > 0 else None
+
+
+def compare_pairs(task: str, arms: Arms, pairs: Pairs[Sampled], noise: bool = False) -> Comparison:
+    """The Comparison of paired samples. Documents that share their pictures are resampled together."""
+    return compare_tally(task, arms, Tally.of(pairs), noise, examples=_examples(pairs))
+
+
+def _examples(pairs: Pairs[Sampled]) -> tuple[Lost, ...]:
+    worse = itertools.islice(((a, b) for a, b in zip(*pairs.rows, strict=True) if a.score > b.score), EXAMPLES)
+    return tuple(Lost(a.doc_id, a.image_hash, a.target, a.answer, b.answer) for a, b in worse)
+
+
+def compare_tally(task: str, arms: Arms, tally: Tally, noise: bool = False, **more: Any) -> Comparison:
+    """The Comparison that follows from counts.
+
+    Where few answers changed the adjusted interval is the wider one: five equal answers show nothing.
+    """
+    kinds, n, groups = tally.pictures.kinds_beside(tally.moved), tally.n, len(tally.pictures.names)
+    before, after = (sum(kind[arm] * count for kind, count in kinds.items()) / n for arm in (0, 1))
+    difference, recovery = stats.bootstrap(kinds)
+    adjusted = stats.adjusted((after - before) * n, tally.squares, n)
+    difference = stats.wider(difference, adjusted)
+    if before:
+        bounds = (1 + bound / before for bound in (adjusted.value, adjusted.low, adjusted.high))
+        recovery = stats.wider(recovery, stats.Interval(*bounds))
+    return Comparison(
+        task=task,
+        baseline=arms.baseline,
+        candidate=arms.candidate,
+        n=n,
+        baseline_score=before,
+        candidate_score=after,
+        difference=difference,
+        recovery=recovery,
+        lost=tally.lost,
+        gained=tally.gained,
+        flips=tally.flips,
+        p_value=stats.mcnemar_exact(tally.lost, tally.gained),
+        detectable=stats.detectable_difference(n, (tally.lost + tally.gained) / n),
+        baseline_health=tally.baseline.health(),
+        candidate_health=tally.candidate.health(),
+        clusters=groups if groups < n else None,
+        noise=noise,
+        **more,
+    )
+
+
+def compare_run(run: RunFolder, baseline: str, anyway: bool = False) -> tuple[list[Comparison], list[Fault]]:
+    """Every candidate of a Run against its baseline, task by task and then in total.
+
+    A fault for each pair of arms that differ in more than the checkpoint, or in their documents: those are left out.
+    anyway: they are compared all the same, as far as documents can be paired; the faults stay.
+    """
+    found: list[Comparison] = []
+    faults: list[Fault] = []
+    arms = arms_of(run.read(), run.records(), baseline)
+    for some, wrong in compare_arms([((run, a.baseline), (run, a.candidate), a) for a in arms], anyway=anyway):
+        found += some
+        faults += wrong
+    return found, list(dict.fromkeys(faults))
+
+
+Side = tuple[RunFolder, str]
+"""A Run and the name of a variant in it."""
+
+
+def compare_arms(
+    sides: Sequence[tuple[Side, Side, Arms]], may_differ: Sequence[str] = ARM_FIELDS, anyway: bool = False
+) -> list[tuple[list[Comparison], list[Fault]]]:
+    """Pairs of variants (baseline, candidate, and what they are called), each as in `compare_run`.
+
+    What came out is kept in the cache folder until a Record, a samples file or the code that compares changes.
+    """
+    of = _accuracy_records(run for *both, _ in sides for run, _ in both)
+    pairs, keeps = [], []
+    for (run, base), (other, candidate), arms in sides:
+        pair = _Comparing((run, other), (of[id(run), base], of[id(other), candidate]), arms, may_differ, anyway)
+        name = [[str(run.path.resolve()), base], [str(other.path.resolve()), candidate]]
+        state = files.digest([_code(), str(arms), pair.state()])
+        pairs.append(pair)
+        keeps.append(Kept(json.dumps([name, list(may_differ), anyway]), state, OUTCOME))
+    outcomes = [keep.find() for keep in keeps]
+    missing = [pair for pair, outcome in zip(pairs, outcomes, strict=True) if outcome is None]
+    many = sum(pair.samples for pair in missing) > MANY
+    made = iter(spread(_outcomes, missing) if many else _outcomes(missing))
+    told = []
+    for keep, outcome in zip(keeps, outcomes, strict=True):
+        outcome = outcome or keep.keep(next(made))
+        told.append((outcome.comparisons, [KINDS[kind](where, what, right) for kind, where, what, right in outcome.faults]))
+    return told
+
+
+def _accuracy_records(runs: Iterable[RunFolder]) -> dict[tuple[int, str], dict[str, Record]]:
+    """The accuracy Records by the id of their Run's object and their variant, and below that by task."""
+    found: dict[tuple[int, str], dict[str, Record]] = defaultdict(dict)
+    for number, run in {id(run): run for run in runs}.items():
+        for one in run.records():
+            if one.cell.workload in workload_names("answers"):
+                found[number, one.cell.variant][one.cell.point["task"]] = one
+    return found
+
+
+def _outcomes(pairs: Sequence[_Comparing]) -> list[Outcome]:
+    """Compare every pair on one task, then on the next: a baseline's samples are read once, and held for one task only."""
+    for task in dict.fromkeys(task for pair in pairs for task in pair.records[0]):
+        for pair in pairs:
+            pair.compare(task)
+    return [pair.outcome() for pair in pairs]
+
+
+KINDS = {kind.__name__: kind for kind in (Fault, Unlike, NotDone, OneArm)}
+
+
+@dataclass
+class Outcome:
+    """What comes of two arms, in a form that can be kept."""
+
+    comparisons: list[Comparison]
+    faults: list[tuple[str, str, str, str]]
+    """Kind, where, what, right."""
+
+
+OUTCOME = TypeAdapter(Outcome)
+
+
+@cache
+def _code() -> list[str]:
+    """Hashes of the code that a Comparison follows from."""
+    return [
+        files.file_sha256(Path(str(module.__file__)))
+        for module in (sys.modules[__name__], sys.modules[Arms.__module__], stats, health, pairing, folder, records)
+    ]
+
+
+class _Comparing:
+    """Two arms while they are compared, one task after the other."""
+
+    def __init__(
+        self,
+        runs: tuple[RunFolder, RunFolder],
+        records: tuple[dict[str, Record], dict[str, Record]],
+        arms: Arms,
+        may_differ: Sequence[str],
+        anyway: bool,
+    ):
+        """records: the accuracy Records of each arm, by task."""
+        self.runs, self.records, self.arms, self.may_differ, self.anyway = runs, records, arms, may_differ, anyway
+        self.found: list[Comparison] = []
+        self.tallies: list[Tally] = []
+        self.differ: dict[str, list[str]] = {}
+        """Tasks by what their arms differ in."""
+        self.noise = False
+        before, after = records
+        self.faults: list[Fault] = [
+            OneArm(f"{arms} on {task}", f"was measured for {arms.baseline if task in before else arms.candidate} alone")
+            for task in dict.fromkeys([*before, *after])
+            if (task in before) != (task in after)
+        ]
+
+    @property
+    def samples(self) -> int:
+        """How many rows there are to pair."""
+        return sum(record.samples for record in self.records[1].values())
+
+    def state(self) -> list[Any]:
+        """All of the two Runs that can change the outcome."""
+        return [
+            [task, run.state(one.cell.key), one.provenance.identity, one.status, one.reason, one.samples, one.taken_from]
+            for run, records in zip(self.runs, self.records, strict=True)
+            for task, one in records.items()
+        ]
+
+    def compare(self, task: str) -> None:
+        """Compare them on one task, if both were asked it."""
+        if any(task not in records for records in self.records):
+            return
+        one, two = (records[task] for records in self.records)
+        broken = [_not_done(record) for record in (one, two) if record.status != "done" or not record.samples]
+        if broken:
+            self.faults += broken
+            return
+        differing, apart = ("; ".join(fields) for fields in asked_unlike(one, two, self.may_differ))
+        if differing:
+            self.differ.setdefault(differing, []).append(task)
+            if not self.anyway:
+                return
+        cells = (self.runs[0], one.cell.key), (self.runs[1], two.cell.key)
+        try:
+            pairs = paired(*cells, f"{self.arms.candidate}/{task}", self.anyway)
+        except Refused as refused:
+            self.faults += [Unlike(f.where, f.what, f.right) for f in refused.faults]
+            return
+        self.noise = _same(one, two)
+        self.tallies.append(Tally.of(pairs))
+        told = {"examples": _examples(pairs), "apart": apart}
+        self.found.append(compare_tally(task, self.arms, self.tallies[-1], self.noise, **told))
+
+    def outcome(self) -> Outcome:
+        """What came out, with the total over the tasks."""
+        # What differs on all tasks is one fault, not one for each.
+        for what, names in self.differ.items():
+            where = f"{self.arms} on {', '.join(names) if len(names) < 4 else f'{len(names)} tasks'}"
+            self.faults.append(Unlike(where, f"were not measured alike: {what}"))
+        if len(self.found) > 1:
+            whole = len(self.found) == len(self.records[0])
+            total = ALL if whole else f"{len(self.found)} of {len(self.records[0])} tasks"
+            self.found.append(compare_tally(total, self.arms, Tally.total(self.tallies), self.noise, total=True))
+        return Outcome(self.found, [(type(f).__name__, f.where, f.what, f.right) for f in self.faults])
+
+
+def _same(one: Record, two: Record) -> bool:
+    """Whether two Records are one checkpoint measured twice in one Run."""
+    a, b = one.provenance.identity, two.provenance.identity
+    return a.get("checkpoint") == b.get("checkpoint") and a.get("repeat") != b.get("repeat")
+
+
+def _not_done(record: Record) -> NotDone:
+    if record.status != "done":
+        return NotDone(record.cell.label, f"is {record.status}, so nothing is computed from it: {record.reason}")
+    score = record.metrics.get("score")
+    if score is not None and score.n:
+        what = f"has a score over {score.n} documents but no samples, so it cannot be paired"
+        return NotDone(record.cell.label, what, "inconclusive: import or measure it with its samples")
+    return NotDone(record.cell.label, "has no documents, so there is nothing to compare")

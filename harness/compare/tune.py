@@ -1,0 +1,78 @@
+"""Which engine settings won: the same checkpoint under the settings of a suite's `settings` axis, the first as the baseline."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from harness.compare import stats
+from harness.compare.arms import ARM_FIELDS, Arms
+from harness.compare.trials import SpeedComparison, compare_trials
+from harness.record.records import Record
+from harness.suite.schema import Suite
+from harness.util.errors import Fault, Refused
+
+HEADLINE = "output_throughput"
+"""What settings are ranked by at each point."""
+LEVEL = 0.05
+"""How often a setting that changes nothing may be told as faster, among all that are compared."""
+
+
+@dataclass(frozen=True)
+class Winner:
+    """The settings that gave most at one point."""
+
+    variant: str
+    """The checkpoint, without its setting."""
+    place: str
+    setting: str
+    """The setting that won, or the first one where none is shown to be faster."""
+    over: SpeedComparison | None
+    """The winner against the first setting; None when that is the winner."""
+
+
+def settings_of(suite: Suite) -> list[str]:
+    """The names of the axis, the first is what the others are measured against; raises Refused when there are not two."""
+    names = list(dict.fromkeys(v.settings for v in suite.variants.values() if v.settings is not None))
+    if len(names) < 2:
+        what = "has no settings axis of two or more, so there is nothing to choose from"
+        raise Refused(
+            Fault(f"suite {suite.name}", what, "for example settings: {default: {}, wide: {max_num_batched_tokens: 8192}}")
+        )
+    return names
+
+
+def compare_settings(records: Sequence[Record], settings: Sequence[str]) -> tuple[list[SpeedComparison], list[Fault]]:
+    """Every setting against the first, for each checkpoint; the engine's settings are what may differ."""
+    checkpoints = dict.fromkeys(r.cell.variant.rpartition("@")[0] for r in records if "@" in r.cell.variant)
+    found: list[SpeedComparison] = []
+    faults: list[Fault] = []
+    for name in checkpoints:
+        arms = {s: [r for r in records if r.cell.variant == f"{name}@{s}"] for s in settings}
+        for setting in settings[1:]:
+            pair = Arms(f"{name}@{settings[0]}", f"{name}@{setting}")
+            some, wrong = compare_trials(arms[settings[0]], arms[setting], pair, [*ARM_FIELDS, "engine"])
+            found += some
+            faults += wrong
+    return found, faults
+
+
+def winners(comparisons: Iterable[SpeedComparison]) -> list[Winner]:
+    """For each checkpoint and point the setting with the largest speed-up that is shown, else the first.
+
+    Shown at 5 % over all that were looked at: of twenty settings that change nothing, one has an interval above 1.
+    """
+    looked_at = [one for one in comparisons if one.metric == HEADLINE and "input-bound" not in one.labels]
+    judged = [one for one in looked_at if one.p == one.p]
+    adjusted = stats.holm([one.p for one in judged])
+    faster = [one for one, p in zip(judged, adjusted, strict=True) if p < LEVEL and one.speedup.value > 1]
+    points: dict[tuple[str, str], list[SpeedComparison]] = defaultdict(list)
+    for one in looked_at:
+        points[one.candidate.rpartition("@")[0], one.place].append(one)
+    found = []
+    for (variant, place), rivals in points.items():
+        best = max((one for one in rivals if one in faster), key=lambda one: one.speedup.value, default=None)
+        setting = (best.candidate if best else rivals[0].baseline).rpartition("@")[2]
+        found.append(Winner(variant, place, setting, best))
+    return found

@@ -1,0 +1,279 @@
+"""Measures a chain of groups from plain data, in whatever process: one engine a group, one Record a Cell."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import subprocess
+import time
+from collections.abc import Callable
+from typing import Any
+
+from harness.checkpoints.locate import content_hash
+from harness.engine import server
+from harness.engine.session import Session
+from harness.plan import card_memory
+from harness.plan.plan import PlannedCell, cell_identity
+from harness.plan.schedule import Chain, Group
+from harness.record.folder import RunFolder
+from harness.record.records import Provenance, Record
+from harness.run import remote
+from harness.run.claims import Claims
+from harness.run.executors import Outcome
+from harness.suite.schema import Suite
+from harness.util import environments
+from harness.util.errors import CellFailed
+from harness.util.progress import Reporter
+from harness.workloads import Context, Measurement, Workload, kind_of
+
+Each = Callable[[Chain, Group, RunFolder, Session, Reporter], Outcome]
+"""Measures one group."""
+
+DYING_S = 5.0
+"""How long after a failed Cell an engine may still end before it is taken for alive, in seconds."""
+
+
+def chain(given: Chain, report: Reporter, session: Session | None = None, each: Each | None = None) -> Outcome:
+    """Measure what is missing of a chain and nobody else has in hand.
+
+    session: one in which something was made ready; without it the chain has its own. each: in the place of `group`.
+    """
+    failures: list[str] = []
+    later: list[str] = []
+    with (
+        contextlib.nullcontext(session) if session else Session() as session,
+        remote.here(given) as (given, folder),
+        Claims(given.folder) as claims,
+    ):
+        missing = [c.id.key for c in given.cells if not is_done(folder, c.id.key)]
+        awaited = claims.elsewhere(_awaited(given, folder))
+        # Without the baseline's answers an engine would be started twice: the whole chain waits for them.
+        mine = set() if awaited else set(claims.take(missing))
+        busy = [key for key in missing if key not in mine]
+        holder = claims.holder((awaited or busy)[0]) if busy else ""
+        # Another run may have finished some between our looking and our taking them.
+        left = given.only({c.id.key for c in given.cells if c.id.key in mine and not is_done(folder, c.id.key)})
+        if left.groups:
+            make_ready(left, session)
+            report.stage("waiting for vLLM's imports")
+            session.settle(left.suite.engine.start_timeout_s)
+            report.stage("measuring what the device can do")
+            for kind in _kinds(left):
+                kind.before_engines(session)
+        for one in left.groups:
+            outcome = (each or group)(left, one, folder, session, report)
+            failures, later, holder = failures + outcome.failures, later + outcome.busy, outcome.holder or holder
+    return Outcome(failures, [*busy, *later], holder)
+
+
+def make_ready(given: Chain, session: Session) -> None:
+    """Start the processes that import what the chain's first group needs; they go on by themselves."""
+    _ahead_for(given, given.groups[0], session)
+    for kind in _kinds(given):
+        kind.start(session)
+
+
+def _kinds(given: Chain) -> list[type[Workload]]:
+    return [kind_of(name) for name in dict.fromkeys(c.workload for c in given.cells)]
+
+
+def _ahead_for(given: Chain, one: Group, session: Session) -> None:
+    """Start the process that will be a group's engine."""
+    session.make_ahead(one.variant.path, given.suite.engine_of(one.variant.name))
+
+
+def _awaited(given: Chain, folder: RunFolder) -> list[str]:
+    """The baseline's Cells that a chain starts from, does not measure itself, and that are not done."""
+    if not any(map(_relative, given.cells)):
+        return []
+    own = {c.id.key for c in given.cells}
+    return [key for key in given.reference.values() if key not in own and not is_done(folder, key)]
+
+
+def _relative(cell: PlannedCell) -> bool:
+    return kind_of(cell.workload).relative_to is not None
+
+
+def is_done(folder: RunFolder, key: str) -> bool:
+    """Whether there is a Record that counts under a key."""
+    record = folder.record(key)
+    return record is not None and record.status == "done"
+
+
+def strange(suite: Suite, one: Group) -> str | None:
+    """Why this process would measure other Cells than those that were planned, or None: the keys are made once more."""
+    if not one.variant.path.is_dir() or content_hash(one.variant.path) != one.variant.content:
+        return f"{one.variant.path} is another checkpoint here than where the run was planned, or is not there"
+    specs = dict(suite.workloads.asked())
+    for cell in one.cells:
+        assert cell.identity is not None
+        measured = kind_of(cell.workload)().identity(specs[cell.workload], cell.point)
+        mine = cell_identity(suite, one.variant, cell.workload, cell.identity["measured"] | measured)
+        differ = [key for key in mine if mine[key] != cell.identity.get(key)]
+        if differ:
+            key = differ[0]
+            return (
+                f"this machine would measure something else: {key} is {mine[key]} here and {cell.identity.get(key)} in the plan"
+            )
+    return None
+
+
+def group(given: Chain, one: Group, folder: RunFolder, session: Session, report: Reporter) -> Outcome:
+    """Start one engine and measure a group's Cells with it."""
+    suite, variant = given.suite, one.variant
+    log = folder.logs / f"{one.number}-{variant.name}.log"
+    settings = suite.engine_of(variant.name)
+    reason = strange(suite, one)
+    if reason is None and (held := card_memory.free_faults(settings)):
+        reason = str(held[0])
+    if reason is not None:
+        report.line(f"FAILED {variant.name}: {reason}")
+        return Outcome([f"{cell.label} failed: the engine was not started: {reason}" for cell in one.cells])
+    failures, later = [], []
+    report.stage(f"starting vLLM on {variant.name}")
+    try:
+        with session.serving(
+            variant.path,
+            settings,
+            log,
+            f"{variant.name}-{(variant.content or '')[:8]}",
+            lambda stage: report.stage(f"starting vLLM on {variant.name}: {stage}"),
+        ) as running:
+            report.line(f"vLLM serves {variant.name} after {running.facts.start_s:.1f} s, imports included")
+            after = next((g for g in given.groups if g.number > one.number), None)
+            for cell in one.cells:
+                if not kind_of(cell.workload).lets_others_work:
+                    session.settle(settings.start_timeout_s)
+                elif after:
+                    _ahead_for(given, after, session)
+                if _relative(cell) and not _answered(given, one, folder, running.facts.start_s, report):
+                    later.append(cell.id.key)
+                    continue
+                alive = True
+                try:
+                    record = _measure(given, one, cell, running, folder, session, report)
+                except CellFailed as error:
+                    # A server whose processes were just killed refuses requests a moment before it has ended.
+                    alive = running.alive(DYING_S)
+                    reason = str(error) if alive else f"the engine died (log: {log}): {error}"
+                    record = folder.add(_record(one, cell, running.facts, "failed", reason))
+                if record.status != "done":
+                    failures.append(f"{cell.label} {record.status}: {record.reason}")
+                    report.line(f"FAILED {failures[-1]}")
+                if not (alive and running.alive()):
+                    failures.append(f"{variant.name}: the engine died; its other Cells were not measured (log: {log})")
+                    break
+    except CellFailed as error:
+        failures += [f"{cell.label} failed: {error}" for cell in one.cells]
+        report.line(f"FAILED {variant.name}: {error}")
+    return Outcome(failures, later, f"the chain of {suite.baseline}" if later else "")
+
+
+def _answered(given: Chain, one: Group, folder: RunFolder, patience_s: float, report: Reporter) -> bool:
+    """Whether a Cell that is measured against the baseline's answers may begin.
+
+    The baseline may be measured beside us, about as fast. Waiting with a running engine costs at most what starting it
+    once more would, so it is waited for that long. A group of such Cells alone comes last and waits for nothing.
+    """
+    awaited = _awaited(given, folder)
+    if not awaited or all(map(_relative, one.cells)):
+        return True
+    report.stage(f"{one.variant.name}: waiting for the answers of {given.suite.baseline}")
+    deadline = time.monotonic() + patience_s
+    while awaited and time.monotonic() < deadline:
+        time.sleep(0.5)
+        awaited = _awaited(given, folder)
+    return not awaited
+
+
+def _measure(
+    given: Chain,
+    one: Group,
+    cell: PlannedCell,
+    running: server.Engine,
+    folder: RunFolder,
+    session: Session,
+    report: Reporter,
+) -> Record:
+    started, began = now(), time.monotonic()
+    report.stage(f"measuring {cell.label}")
+    spec = dict(given.suite.workloads.asked())[cell.workload]
+    after = next(iter(one.cells[one.cells.index(cell) + 1 :]), None)
+    answered = given.reference if _relative(cell) else {}
+    measured = kind_of(cell.workload)().measure(
+        Context(
+            engine=running,
+            session=session,
+            spec=spec,
+            point=cell.point,
+            progress=lambda done, total, what: report.update(done, total, f"{one.variant.name}: {what}"),
+            following=after.point if after and after.workload == cell.workload else None,
+            reference={task: list(folder.samples(key)) for task, key in answered.items() if is_done(folder, key)},
+        )
+    )
+    record = _record(
+        one,
+        cell,
+        running.facts,
+        measured.status,
+        measured.reason,
+        measured,
+        started,
+        time.monotonic() - began,
+    )
+    return folder.add(record, measured.samples)
+
+
+def _record(
+    one: Group,
+    cell: PlannedCell,
+    facts: server.EngineFacts,
+    status: Any,
+    reason: str | None,
+    measured: Measurement | None = None,
+    started: str | None = None,
+    seconds: float = 0.0,
+) -> Record:
+    assert cell.identity is not None
+    return Record(
+        cell=cell.id,
+        status=status,
+        reason=reason,
+        metrics=dict(measured.metrics) if measured else {},
+        labels=measured.labels if measured else [],
+        facts=measured.facts if measured else {},
+        random_weights=one.random_weights,
+        provenance=Provenance(
+            identity=cell.identity,
+            checkpoint=one.checkpoint,
+            git=git_state(),
+            engine=facts.model_dump(mode="json"),
+            started=started or now(),
+            seconds=round(seconds, 2),
+        ),
+    )
+
+
+def now() -> str:
+    """UTC, ISO 8601."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
+def git_state() -> dict[str, Any] | None:
+    """Commit of the harness's checkout and whether its files were changed; None outside one."""
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(
+            ["git", "-C", str(environments.PACKAGE_ROOT), *arguments],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=10,
+        ).stdout.strip()
+
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        return {
+            "commit": git("rev-parse", "HEAD"),
+            "changed": bool(git("status", "--porcelain", "--untracked-files=no")),
+        }
+    return None

@@ -1,0 +1,96 @@
+"""The documents of an accuracy task, looked at before any engine starts: what cannot be asked is named, by its id."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.engine.settings import EngineSettings
+from harness.util.errors import Fault
+from harness.workloads.lm_eval import prompt_length
+from harness.workloads.lm_eval.questions import Questions, chat, placed
+
+if TYPE_CHECKING:
+    from harness.workloads.accuracy import AccuracySpec
+
+IMAGE_TOKENS = ("<|image_pad|>", "<|vision_start|>", "<|vision_end|>", "<|video_pad|>")
+SMALLEST_SIDE = 28
+"""Qwen-VL's processors refuse or distort pictures with a side below this many pixels."""
+POLICY = "accuracy.bad_documents=score_zero counts such documents as wrong in every arm"
+
+
+def task_faults(name: str, questions: Questions, spec: AccuracySpec, settings: EngineSettings, model: Path) -> list[Fault]:
+    """What lm-eval or a comparison cannot do with a task, and every document that cannot be asked, by its id.
+
+    Under `score_zero` such documents are put into `questions.set_aside` instead, for every arm alike.
+    """
+    task = questions.task
+    kind = task.get_config("output_type")
+    if kind != "generate_until":
+        return [Fault(name, f"is a {kind} task", "a chat server gives no log-likelihoods: use a generate_until task")]
+    metric = next(iter(task.higher_is_better().items()), None)
+    if metric and metric[1] is False:
+        return [Fault(name, f"its first metric, {metric[0]}, is better when lower", "scores are shares, higher is better")]
+    documents = list(questions.documents(spec.limit))
+    found = _twins(name, [doc_id for doc_id, _ in documents])
+    longest = settings.max_model_len or prompt_length.model_length(model)
+    answer = questions.answer_tokens(spec)
+    if longest and answer >= longest:
+        what = f"an answer may take {answer} tokens, and the model length is {longest}"
+        found.append(Fault(name, what, "raise engine.max_model_len or lower accuracy.max_tokens"))
+        longest = None
+    wrong = _wrong(questions, documents, settings.images_per_prompt, spec, model, longest)
+    questions.set_aside = {}
+    if spec.bad_documents == "score_zero" and wrong:
+        if len(wrong) == len(documents):
+            return [*found, Fault(name, f"none of its documents can be asked: {next(iter(wrong.values()))[0]}")]
+        questions.set_aside = {doc_id: "; ".join(reasons) for doc_id, reasons in wrong.items()}
+        return found
+    return found + [Fault(f"{name}: document {i}", reason, POLICY) for i, reasons in wrong.items() for reason in reasons]
+
+
+def _twins(name: str, ids: list[str]) -> list[Fault]:
+    seen: set[str] = set()
+    found = []
+    for doc_id in ids:
+        if doc_id in seen:
+            what = "another document has the same id"
+            found.append(Fault(f"{name}: document {doc_id}", what, "ids pair the two arms: make them unique"))
+        seen.add(doc_id)
+    return found
+
+
+def _wrong(
+    questions: Questions,
+    documents: list[tuple[str, Any]],
+    images: int,
+    spec: AccuracySpec,
+    model: Path,
+    longest: int | None,
+) -> dict[str, list[str]]:
+    """Why documents cannot be asked, by id, in the documents' order."""
+    questions.start()
+    found: dict[str, list[str]] = defaultdict(list)
+    prompts = []
+    for doc_id, doc in documents:
+        sizes = [picture.size for picture in questions.pictures(doc)]
+        if len(sizes) > images:
+            found[doc_id].append(f"shows {len(sizes)} images, engine.images_per_prompt is {images}")
+        small = [size for size in sizes if min(size) < SMALLEST_SIDE]
+        if small:
+            found[doc_id].append(f"an image is {small[0][0]}x{small[0][1]} pixels, sides below {SMALLEST_SIDE} are not taken")
+        messages, _ = chat(questions, doc)
+        text = json.dumps(messages, ensure_ascii=False)
+        token = next((t for t in IMAGE_TOKENS if t in text), None)
+        if token:
+            found[doc_id].append(f"its text holds the image token {token}")
+        messages[-1]["content"] = placed(str(messages[-1]["content"]), [{"type": "image"}] * len(sizes))
+        prompts.append(prompt_length.Prompt(messages, sizes))
+    if longest and spec.apply_chat_template:
+        answer = questions.answer_tokens(spec)
+        for index, length in prompt_length.too_long(prompts, model, longest - answer).items():
+            what = f"its prompt is {length} tokens and its answer may take {answer}, the model length is {longest}"
+            found[documents[index][0]].append(what)
+    return {doc_id: found[doc_id] for doc_id, _ in documents if doc_id in found}

@@ -1,0 +1,190 @@
+"""lm-eval's tasks as the harness asks them: loaded once, offline, without random guesses, with ids that pair two arms."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import random
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.util import environments, files
+from harness.workloads import tasks
+from harness.workloads.tasks.local_data import Splits
+
+if TYPE_CHECKING:
+    from harness.workloads.accuracy import AccuracySpec
+
+GUESSES = ("choice", "choices", "randint", "randrange", "random", "sample")
+"""Functions of Python's random module; a scorer that calls one while it scores an answer makes that answer up."""
+SCORING = threading.Lock()
+"""Held while an answer is scored: another thread's scorer must not find the random module as `_draws` has it."""
+DEFAULT_ANSWER_TOKENS = 256
+"""lm-eval's limit for tasks that name none."""
+PLACEHOLDER = "<image>"
+"""Where a task's text says that a picture belongs (MMMU, ChartQA)."""
+
+
+@dataclass
+class Questions:
+    """One task, loaded. The same object serves every arm of a run, so all are asked the very same documents."""
+
+    task: Any
+    """lm-eval's task."""
+    set_aside: dict[str, str] = field(default_factory=dict)
+    """Documents that are not asked and count as wrong, with the reason; filled by the preflight."""
+    guessed: list[bool] = field(default_factory=list)
+    """For each answer scored since the last `start`, whether the scorer drew it at random."""
+
+    def start(self) -> None:
+        """Before each pass: forget the guesses, and let few-shot examples be drawn as for every other arm."""
+        self.guessed.clear()
+        self.task.set_fewshot_seed(1234)
+
+    def documents(self, limit: int | None) -> Iterator[tuple[str, Any]]:
+        """(id, document) pairs, in the order lm-eval asks them."""
+        for index, doc in enumerate(self.task.eval_docs):
+            if limit is not None and index >= limit:
+                return
+            yield document_id(doc, index), doc
+
+    def pictures(self, doc: dict[str, Any]) -> list[Any]:
+        """A document's pictures; none for a text task."""
+        return list(self.task.doc_to_image(doc) or []) if getattr(self.task, "MULTIMODAL", False) else []
+
+    def answer_tokens(self, spec: AccuracySpec) -> int:
+        """The longest answer in tokens."""
+        own = self.task.get_config("generation_kwargs") or {}
+        return int(spec.max_tokens or own.get("max_tokens") or own.get("max_gen_toks") or DEFAULT_ANSWER_TOKENS)
+
+
+def document_id(doc: dict[str, Any], index: int) -> str:
+    """A document's own id, else its position."""
+    own = doc.get("id")
+    return str(index if own is None else own)
+
+
+def chat(questions: Questions, doc: dict[str, Any]) -> tuple[list[dict[str, Any]], str]:
+    """What lm-eval asks about a document, as chat messages without pictures, and the hash of it (Sample.prompt_hash)."""
+    kept: list[list[dict[str, Any]]] = []
+
+    def keep(history: list[dict[str, Any]], **_: Any) -> str:
+        kept.append(history)
+        return ""
+
+    task = questions.task
+    task.fewshot_context(doc, num_fewshot=task.get_config("num_fewshot") or 0, apply_chat_template=True, chat_template=keep)
+    return [dict(turn) for turn in kept[-1]], files.digest(json.dumps(kept[-1], ensure_ascii=False))
+
+
+def placed(text: str, pictures: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """A question as content parts: pictures where its text says `<image>`, as often as there are pictures; else first.
+
+    lm-eval's client puts all pictures first and sends the placeholders as text; its clients for local models put them in
+    place, as is done here.
+    """
+    pieces = text.split(PLACEHOLDER)
+    if not pictures or len(pieces) - 1 != len(pictures):
+        return [*pictures, {"type": "text", "text": text}]
+    parts = []
+    for piece, picture in zip(pieces, [*pictures, None], strict=True):
+        parts += [{"type": "text", "text": piece}] if piece.strip() else []
+        parts += [picture] if picture is not None else []
+    return parts
+
+
+def quiet() -> None:
+    """lm-eval and datasets report through loggers and bars of their own; the harness shows its own progress."""
+    environments.prepare_imports()
+    os.environ["TQDM_DISABLE"] = "1"
+    os.environ["LMEVAL_HASHMM"] = "0"  # it encodes every picture anew, several times; the pixels are hashed once here
+    os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
+    # Every request that was in flight when a server dies would print its own traceback; CellFailed says it once.
+    for name in ("lm_eval", "asyncio"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+
+
+def load(name: str, spec: AccuracySpec) -> Questions:
+    """The task called `name`; raises whatever its code and its data set raise."""
+    (task,) = tasks.find([name], spec.include_path, spec.datasets)
+    return _load(name, task.file.parent, spec.num_fewshot, task.dataset, task.local)
+
+
+@cache
+def _manager(folder: Path) -> Any:
+    """lm-eval's reader of one folder of task files: to read all of its own takes seconds."""
+    quiet()
+    from lm_eval.tasks import TaskManager
+
+    return TaskManager(include_path=[str(folder)], include_defaults=False)
+
+
+@cache
+def _load(name: str, folder: Path, fewshot: int, dataset: str | None, local: Path | None) -> Questions:
+    manager = _manager(folder)
+    with _standing_in(dataset, local):
+        task = manager.load(name)["tasks"][name]
+    task.set_config("num_fewshot", fewshot or task.get_config("num_fewshot") or 0)
+    questions = Questions(task)
+    _take_guesses_out(questions)
+    return questions
+
+
+@contextlib.contextmanager
+def _standing_in(dataset: str | None, local: Path | None) -> Iterator[None]:
+    """Inside the block, lm-eval gets the folder `local` where it asks for the hub's `dataset`."""
+    import datasets
+
+    real = datasets.load_dataset
+
+    def stand_in(path: str, name: str | None = None, **more: Any) -> Any:
+        return Splits(local, name) if local is not None and path == dataset else real(path=path, name=name, **more)
+
+    datasets.load_dataset = stand_in
+    try:
+        yield
+    finally:
+        datasets.load_dataset = real
+
+
+def _take_guesses_out(questions: Questions) -> None:
+    """Score an answer that the scorer makes up at random as wrong (MMMU's and PISA's do, for replies they cannot read)."""
+    score = questions.task.process_results
+
+    def without_guesses(doc: Any, results: Any) -> dict[str, Any]:
+        with SCORING, _draws() as drawn:
+            scored: dict[str, Any] = score(doc, results)
+        questions.guessed.append(bool(drawn))
+        return {name: 0.0 if drawn and isinstance(value, int | float) else value for name, value in scored.items()}
+
+    questions.task.process_results = without_guesses
+
+
+@contextlib.contextmanager
+def _draws() -> Iterator[list[str]]:
+    """Notes which functions of Python's random module this thread calls inside the block."""
+    drawn: list[str] = []
+    here = threading.get_ident()
+    real = {name: getattr(random, name) for name in GUESSES}
+
+    def watched(name: str) -> Any:
+        def draw(*arguments: Any, **more: Any) -> Any:
+            if threading.get_ident() == here:
+                drawn.append(name)
+            return real[name](*arguments, **more)
+
+        return draw
+
+    try:
+        for name in GUESSES:
+            setattr(random, name, watched(name))
+        yield drawn
+    finally:
+        for name, function in real.items():
+            setattr(random, name, function)

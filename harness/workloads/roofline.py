@@ -1,0 +1,137 @@
+"""The limit beside the figure: what a decode step must at least read and compute, over what the device can do.
+
+A roofline in the sense of Williams, Waterman and Patterson (2009), "Roofline: an insightful visual performance model".
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from harness.checkpoints import headers
+from harness.engine import server
+from harness.record.records import Metric
+from harness.util import environments
+
+
+@dataclass(frozen=True)
+class DecodeStep:
+    """What one step that makes one token for each of `batch` requests needs."""
+
+    weight_bytes: int
+    """Language layers as they are stored (packed, scales and all), norms and lm_head; the vision tower is not read."""
+    kv_bytes: float
+    """Keys and values of all requests' contexts."""
+    flops: float
+    """Two for each weight of a Linear and request, and the attention's products."""
+
+
+@cache
+def rates() -> dict[str, Any]:
+    """Bandwidth (bytes/s) and rate (BF16 FLOP/s) of the device, measured by a copy and a matrix product, once a run.
+
+    Must be called before an engine holds the device. Holds `reason` alone where they could not be measured.
+    """
+    environment = environments.serve()
+    kind = "cpu" if environments.is_cpu() else "gpu"
+    process = environment.start(
+        [str(environments.SHIMS / "device_rates.py"), kind],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        variables={"OMP_NUM_THREADS": str(server.cpu_threads())} if kind == "cpu" else {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"},
+    )
+    assert process.stdout is not None and process.stderr is not None
+    try:
+        line, said = process.stdout.readline(), b""
+        if not line:
+            said = process.stderr.read()
+    finally:
+        environments.stop(process)
+    try:
+        return dict(json.loads(line))
+    except ValueError:
+        return {"reason": f"the device's bandwidth was not measured: {server.last_error(said.decode(errors='replace'))}"}
+
+
+@cache
+def _attention(folder: Path) -> dict[str, int]:
+    """What the attention keeps of a token, from config.json."""
+    config = headers.read_config(folder)
+    text = config.get("text_config", config)
+    heads = int(text["num_attention_heads"])
+    return {
+        "layers": int(text["num_hidden_layers"]),
+        "kv_heads": int(text.get("num_key_value_heads") or heads),
+        "heads": heads,
+        "head_dim": int(text.get("head_dim") or int(text["hidden_size"]) // heads),
+    }
+
+
+@cache
+def _shape(folder: Path) -> dict[str, int]:
+    """Bytes and weights of the language model."""
+    table = headers.tensors(folder)
+    config = headers.read_config(folder)
+    text = config.get("text_config", config)
+    tied = headers.is_tied(config)
+    weight_bytes = 0
+    for name, tensor in table.items():
+        module = name.rpartition(".")[0]
+        part = headers.part_of(module)
+        if part in ("language", "lm_head") or (part == "embeddings" and tied):
+            weight_bytes += tensor.nbytes
+    linears = [one for one in headers.linears_of(table) if one.part in ("language", "lm_head")]
+    weights = sum(one.in_features * one.out_features for one in linears)
+    if tied:
+        weights += int(text["hidden_size"]) * int(text["vocab_size"])
+    return {"weight_bytes": weight_bytes, "weights": weights}
+
+
+def kv_bytes_per_token(folder: Path, width: int = 2) -> int:
+    """Bytes of one token's keys and values over all layers; `width` is the bytes of one number (2 for BF16)."""
+    shape = _attention(folder)
+    return 2 * shape["layers"] * shape["kv_heads"] * shape["head_dim"] * width
+
+
+def decode_step(folder: Path, batch: float, context: float) -> DecodeStep:
+    """One decode step of `batch` requests that have `context` tokens each on average."""
+    shape, kept = _shape(folder), _attention(folder)
+    attention = 4 * kept["layers"] * kept["heads"] * kept["head_dim"] * context
+    return DecodeStep(
+        shape["weight_bytes"], batch * context * kv_bytes_per_token(folder), batch * (2 * shape["weights"] + attention)
+    )
+
+
+LIMITS = {
+    "bandwidth_limit_ms": "ms",
+    "compute_limit_ms": "ms",
+    "share_of_bandwidth_limit": "share",
+    "share_of_compute_limit": "share",
+}
+"""What `share` gives, with units."""
+
+
+def share(
+    running: server.Engine, delta: dict[str, float], metrics: dict[str, Metric], concurrency: int | None
+) -> dict[str, Metric]:
+    """The limits of a closed loop's decode step, and which share of each the measured time per token comes to."""
+    able = rates()
+    measured, prompt, n = metrics["server_tpot_ms"].value, metrics["prompt_tokens"].value, metrics["prompt_tokens"].n
+    why = able.get("reason")
+    if concurrency is None:
+        why = "an open loop has no fixed number of requests at once"
+    if why is None and (measured is None or prompt is None):
+        why = "no time per token was measured"
+    if why is not None:
+        return {name: Metric.missing(unit, why, "computed") for name, unit in LIMITS.items()}
+    assert concurrency is not None and measured is not None and prompt is not None
+    context = prompt + delta.get("generation_tokens_total", 0.0) / (n or 1) / 2
+    step, cards = decode_step(running.checkpoint, concurrency, context), running.settings.tensor_parallel_size
+    bandwidth = 1000 * (step.weight_bytes + step.kv_bytes) / able["bytes_per_s"] / cards
+    compute = 1000 * step.flops / able["flops_per_s"] / cards
+    values = (bandwidth, compute, bandwidth / measured, compute / measured)
+    return {name: Metric(value=v, unit=unit, source="computed") for (name, unit), v in zip(LIMITS.items(), values, strict=True)}

@@ -1,0 +1,90 @@
+"""The tables of a Run, in the order they are shown, and their forms together."""
+
+from __future__ import annotations
+
+import json
+
+from rich.console import Console
+
+from harness.compare import tune
+from harness.record.folder import RunFolder
+from harness.util.errors import Fault, Refused
+from reports.languages import Words
+from reports.run_data import Source
+from reports.table import RANDOM, Table
+from reports.tables import speed, summary, variants
+from reports.tables.answers import accuracy, divergence, scores
+from reports.tables.others import others
+
+
+def tables(run: RunFolder) -> list[Table]:
+    """All tables of a Run, those with rows or notes only."""
+    return of(Source.of(run))
+
+
+def of(source: Source) -> list[Table]:
+    """`tables` of a Run that was read already. A new table is one function and one line here."""
+    made = [
+        summary.summary(source),
+        accuracy(source.accuracy, source.faults["accuracy"], source.baseline),
+        divergence(source.divergence, source.faults["divergence"]),
+        scores(source.records),
+        speed.glance([*source.speed, *source.settings[0]]),
+        speed.against(source.speed, source.faults["speed"]),
+        speed.against(*source.settings, title="Settings against the first"),
+        speed.tuned(tune.winners(source.settings[0])),
+        *speed.speed(source.records),
+        speed.memory(source.records),
+        others(source.records),
+        variants.storage(source.facts),
+        variants.structure(source.facts),
+        variants.engines(source.records),
+    ]
+    shown = [table for table in made if len(table.frame) or table.notes]
+    for table in shown if source.random_weights else []:
+        table.notes.insert(0, RANDOM)
+    for table in shown:
+        table.notes[:0] = source.taken()
+    return shown
+
+
+def chosen(run: RunFolder, name: str | None = None, language: str = "en") -> list[Table]:
+    """All tables in a language, or the one called `name` (its title, or `summary` for Summary); raises Refused for another."""
+    made = tables(run)
+    if name is not None:
+        found = [table for table in made if name in (table.slug, table.title)]
+        known = [table.slug for table in made]
+        Refused.if_any(
+            [] if found else [Fault("--table", f"there is no table {name!r} here", f"there are: {', '.join(known)}")]
+        )
+        made = found
+    return [Words(language).table(table) for table in made]
+
+
+def markdown(run: RunFolder) -> str:
+    """The Run's report.md."""
+    source = Source.of(run)
+    return f"## {source.name}: {source.model}\n\n" + as_markdown(of(source))
+
+
+def show(run: RunFolder, console: Console) -> None:
+    """Print all tables."""
+    for table in tables(run):
+        console.print(table.rich())
+
+
+def as_markdown(made: list[Table]) -> str:
+    """The tables one after the other."""
+    return "\n".join(table.markdown() for table in made)
+
+
+def as_csv(made: list[Table]) -> str:
+    """One table as plain CSV; several, each under a line with its title."""
+    if len(made) == 1:
+        return made[0].csv()
+    return "\n".join(f"# {table.title}\n{table.csv()}" for table in made)
+
+
+def as_json(made: list[Table]) -> str:
+    """The tables as JSON: a list of title, columns, rows and notes."""
+    return json.dumps([table.data() for table in made], ensure_ascii=False, indent=1) + "\n"

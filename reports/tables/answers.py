@@ -1,0 +1,149 @@
+"""The tables of accuracy: candidate against baseline, divergence, and every score with what must stand beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import pandas as pd
+
+from harness.compare.answers import Comparison
+from harness.compare.tokens import Divergence
+from harness.record.records import Record
+from harness.util.errors import Fault
+from harness.workloads import kind_of
+from reports.table import NOT_MEASURED, Table, interval, percent
+
+RARE = {"guessed": "guessed %", "set_aside": "not asked %", "looped": "repeating %"}
+"""Shares that get a column where one is above 0."""
+
+
+def accuracy(comparisons: Iterable[Comparison], faults: Iterable[Fault], baseline: str = "") -> Table:
+    """What each candidate lost and gained against the baseline. baseline: its name, for the title of a column."""
+    rows, notes, comparisons = [], [], list(comparisons)
+    floor = {(c.baseline, c.task): c for c in comparisons if c.noise}
+    for c in comparisons:
+        recovery = f"{percent(c.recovery.value)} [{percent(c.recovery.low)}, {percent(c.recovery.high)}]"
+        if c.recovery.value != c.recovery.value:
+            recovery = f"{NOT_MEASURED} (the baseline has none right)"
+        again = floor.get((c.baseline, c.task))
+        rows.append(
+            {
+                "variant": c.candidate,
+                "task": c.task,
+                "n": c.n,
+                f"{baseline or 'baseline'} %": percent(c.baseline_score),
+                "variant %": percent(c.candidate_score),
+                "difference, points": interval(c.difference),
+                "recovery %": recovery,
+                "lost": c.lost,
+                "gained": c.gained,
+                "answers changed": f"{c.flips} ({percent(c.flips / c.n, 1)} %)",
+            }
+            | (
+                {"noise floor: changed": f"{again.flips} ({percent(again.flips / again.n, 1)} %)" if again else NOT_MEASURED}
+                if floor
+                else {}
+            )
+            | {"p": f"{c.p_value:.2g}", "verdict": c.verdict}
+        )
+        notes += _accuracy_notes(c)
+    if rows:
+        notes.append(
+            "Intervals: 95 %, paired bootstrap by question, and no narrower than the adjusted Wald interval, which holds where "
+            "few answers changed. p: McNemar's exact test of lost against gained."
+        )
+    if any(c.verdict == "none shown" and not c.difference.low <= 0 <= c.difference.high for c in comparisons):
+        notes.append("An interval that leaves out 0 beside `none shown`: the verdict follows p, which asks for more.")
+    if floor:
+        notes.append("Noise floor: the baseline asked once more, against itself.")
+    notes += [f"Not compared: {fault}" for fault in faults]
+    return Table("Accuracy against the baseline", pd.DataFrame(rows), notes)
+
+
+def _accuracy_notes(c: Comparison) -> list[str]:
+    """What must be known with a row: how much it could have shown, which questions hang together, what are no answers."""
+    notes = []
+    whole = c.task == "all"
+    if c.verdict == "none shown" and whole and c.detectable == c.detectable:
+        notes.append(
+            f"{c.candidate}: no difference shown; {c.n} questions with this many changed answers show "
+            f"{percent(c.detectable)} points or more with 80 % power."
+        )
+    if c.apart:
+        notes.append(f"{c.candidate} and {c.baseline} were asked in different places: {c.apart}.")
+    if whole and c.clusters is not None:
+        notes.append(f"{c.candidate}: {c.n} questions on {c.clusters} sets of pictures; those on one set are drawn together.")
+    for name, health in ((c.baseline, c.baseline_health), (c.candidate, c.candidate_health)):
+        if health.degenerate:
+            notes.append(f"{name} on {c.task} is degenerate: {health.degenerate}; its score means nothing.")
+    return notes
+
+
+def divergence(found: Iterable[Divergence], faults: Iterable[Fault]) -> Table:
+    """How far each candidate's token probabilities are from the baseline's, on the baseline's answers."""
+    found = list(found)
+    remarked = any(d.noise for d in found)
+    rows = [
+        {
+            "variant": d.candidate,
+            "against": d.baseline,
+            "questions": d.questions,
+            "tokens": d.tokens,
+            "mean KL, nats/token": f"{d.mean:.2g}",
+            "99th percentile": f"{d.p99:.2g}",
+            "same likeliest token %": percent(d.top1_agree),
+        }
+        | ({"remark": "noise floor" if d.noise else ""} if remarked else {})
+        for d in found
+    ]
+    notes = [f"Not compared: {fault}" for fault in faults]
+    if rows:
+        notes.insert(
+            0,
+            "Over the tokens of the baseline's answers (each answer's first 64), which both arms were asked to judge. The 5 "
+            "likeliest tokens are compared one by one, all others as one: a lower bound.",
+        )
+    return Table("Divergence from the baseline", pd.DataFrame(rows), notes)
+
+
+def scores(records: Iterable[Record]) -> Table:
+    """Every accuracy Record with what must stand beside a score."""
+    rows, records = [], list(records)
+    rare = {name for r in records for name in RARE if (m := r.metrics.get(name)) is not None and m.value}
+    for r in records:
+        if kind_of(r.cell.workload).compared_by != "answers":
+            continue
+        score = r.metrics.get("score")
+        known = score is not None and score.value is not None
+        rows.append(
+            {
+                "variant": r.cell.variant,
+                "task": r.cell.point["task"],
+                "status": r.status if not r.reason else f"{r.status}: {r.reason}",
+                "n": score.n if score else 0,
+                "score %": f"{percent(score.value)} ± {percent(score.stderr)}" if known and score else NOT_MEASURED,
+                "chance %": _share(r, "chance"),
+                "unparsed %": _share(r, "unparsed"),
+                "cut by length %": _share(r, "cut_by_length"),
+            }
+            | {title: _share(r, name) for name, title in RARE.items() if name in rare}
+            | {
+                "tokens out": _plain(r, "output_tokens"),
+                "seconds": f"{r.provenance.seconds:.1f}",
+            }
+        )
+    notes = ["± is one standard error. Unparsed answers count as wrong."] if rows else []
+    if "guessed" in rare:
+        notes.append("Guessed: replies for which the task's scorer draws an answer at random; they count as wrong here.")
+    if "set_aside" in rare:
+        notes.append("Not asked: documents that could not be, in any arm; they count as wrong.")
+    return Table("Scores", pd.DataFrame(rows), notes)
+
+
+def _share(record: Record, name: str) -> str:
+    return percent(record.metrics[name].value, 1) if name in record.metrics else NOT_MEASURED
+
+
+def _plain(record: Record, name: str) -> str:
+    metric = record.metrics.get(name)
+    return NOT_MEASURED if metric is None or metric.value is None else f"{metric.value:.1f}"

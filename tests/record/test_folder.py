@@ -1,0 +1,108 @@
+"""The folder of a Run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from harness.record.folder import RunFolder
+from harness.util.errors import Refused
+from tests.helpers.records import record, sample
+
+FACTS = {"suite": {}, "baseline": "a", "variants": {}, "cells": []}
+
+
+def test_a_record_and_its_samples_come_back_as_they_were(tmp_path):
+    run = RunFolder(tmp_path / "r")
+    kept = run.add(record("a", "k"), [sample("1", 1.0, "红色"), sample("2", 0.0)])
+    assert kept.samples == 2
+    assert run.record("k") == kept
+    assert [s.answer for s in run.samples("k")] == ["红色", "0.0"]
+
+
+def test_a_torn_record_is_no_record(tmp_path):
+    run = RunFolder(tmp_path / "r")
+    run.add(record("a", "k"))
+    path = tmp_path / "r" / "records" / "k.json"
+    path.write_text(path.read_text()[:50])
+    assert run.record("k") is None
+    assert run.record("absent") is None
+
+
+def test_records_come_in_the_plans_order(tmp_path):
+    run = RunFolder(tmp_path / "r")
+    for key in "abc":
+        run.add(record(key, key))
+    run.write(FACTS | {"cells": ["c", "a", "missing"]})
+    assert [r.cell.key for r in run.records()] == ["c", "a"]
+
+
+def test_a_fresh_run_keeps_the_earlier_one(tmp_path):
+    run = RunFolder(tmp_path / "r")
+    assert run.set_aside() is None
+    for number in (1, 2):
+        run.write(FACTS | {"n": number})
+        assert run.set_aside() == tmp_path / f"r.{number}"
+    assert RunFolder(tmp_path / "r.1").read()["n"] == 1
+
+
+def test_a_folder_that_is_no_run_is_refused(tmp_path):
+    RunFolder(tmp_path / "known").write({})
+    with pytest.raises(Refused, match="there are: known"):
+        RunFolder.existing(tmp_path / "other")
+    (tmp_path / "known" / "run.json").write_text("{")
+    with pytest.raises(Refused, match="cannot be read"):
+        RunFolder(tmp_path / "known").read()
+    (tmp_path / "known" / "run.json").write_text("{}")
+    with pytest.raises(Refused, match="it has no suite, baseline"):
+        RunFolder(tmp_path / "known").read()
+
+
+def test_a_record_without_all_of_its_samples_is_measured_again(tmp_path):
+    run = RunFolder(tmp_path / "r")
+    run.add(record("a", "k"), [sample("1", 1.0), sample("2", 0.0)])
+    path = run.samples_path("k")
+    whole = path.read_text()
+    path.write_text(whole[: len(whole) // 2])
+    assert run.record("k") is None
+    path.unlink()
+    assert run.record("k") is None
+
+
+def test_samples_of_another_size_are_whole_when_there_are_as_many(tmp_path):
+    run = RunFolder(tmp_path / "r")
+    made = run.add(record("a", "k"), [sample("1", 1.0), sample("2", 0.0)])
+    path = run.samples_path("k")
+    assert made.samples_bytes == path.stat().st_size
+    path.write_text(path.read_text().replace("\n", " \n"))
+    assert run.record("k") == made
+
+
+def test_a_folder_of_other_things_is_never_taken_over(tmp_path):
+    (tmp_path / "thesis.txt").write_text("mine")
+    assert "holds other files (thesis.txt)" in str(RunFolder(tmp_path).faults()[0])
+    assert "is a file" in str(RunFolder(tmp_path / "thesis.txt").faults()[0])
+    assert RunFolder(tmp_path / "new").faults() == []
+    run = RunFolder(tmp_path / "r")
+    run.write({})
+    assert run.faults() == []
+
+
+@pytest.mark.parametrize(
+    "facts", ["[]", "x", '{"variants": []}', '{"variants": {"a": null}}', '{"cells": null}', '{"suite": 1}']
+)
+def test_a_run_json_of_another_kind_is_refused(tmp_path, facts):
+    text = json.dumps(FACTS | json.loads(facts)) if facts.startswith("{") else facts
+    (tmp_path / "run.json").write_text(text)
+    with pytest.raises(Refused, match="cannot be read"):
+        RunFolder(tmp_path).read()
+
+
+def test_a_place_that_takes_no_file_is_refused_before_any_work(tmp_path):
+    assert RunFolder(tmp_path / "a" / "b").faults() == [] and list(tmp_path.iterdir()) == []
+    (tmp_path / "file").write_text("")
+    for place in (Path("/proc/nope/r"), tmp_path / "file" / "r"):
+        (fault,) = RunFolder(place).faults()
+        assert "cannot be written" in fault.what and "--output" in fault.right
