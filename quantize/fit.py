@@ -16,21 +16,20 @@ from pydantic import Field
 
 from harness.checkpoints.headers import (
     Linear,
-    Part,
     Tensor,
     linears_of,
     matches,
     named_modules,
-    part_of,
     read_config,
     tensors,
 )
 from harness.checkpoints.kernels import KERNELS, kernel_for, merged
 from harness.checkpoints.patterns import pattern_error, propose, safe_match
+from harness.families import Family, Part, family_of
 from harness.util.errors import Fault, Refused
 from harness.util.strict import Strict
-from quantize.mappings import MappingFacts, layer_of, resolve_mappings
-from quantize.recipe import Calibration, Recipe
+from quantize.methods.base import MappingFacts, Recipe, Rounding
+from quantize.recipe import Calibration
 
 SIZES = (16, 32, 64, 128, 256, 512, 1024)
 """Group sizes offered when one does not fit."""
@@ -59,7 +58,7 @@ class FitFacts(Strict):
     ignore: list[IgnoreFacts] = Field(default_factory=list)
     """Each pattern's matches."""
     mappings: list[MappingFacts] = Field(default_factory=list)
-    """Each mapping's layers; empty unless the method is awq."""
+    """Each mapping's layers; empty for methods without any."""
     target: str | None = "cpu"
     """What the kernels were asked for."""
     kernels: dict[str, int] = Field(default_factory=dict)
@@ -91,30 +90,30 @@ def plan_recipe(
         config, table = read_config(source), tensors(source)
     except Refused as refused:
         return list(refused.faults), FitFacts(target=target)
-    found = linears_of(table)
+    family = family_of(config)
+    recipe = recipe.resolved(family)
+    found = linears_of(config, table)
     source_bytes = sum(t.nbytes for t in table.values())
     counts = dict(Counter(one.part for one in found))
     faults = _source_faults(source, config, found)
     if target is not None and target not in KERNELS:
         faults.append(Fault(f"target {target!r}", "unknown", f"one of {', '.join(KERNELS)}"))
     known = named_modules(config, table)
-    ignore_faults, ignore_facts = _ignored(recipe, known, found)
+    ignore_faults, ignore_facts = _ignored(recipe.ignored, family, known, found)
     faults += ignore_faults
-    kept = resolve_ignore(recipe.ignore, found)
+    kept = resolve_ignore(recipe.ignored, found)
     packed = [one for one in found if one.name not in kept]
     base: dict[str, Any] = {"linears": counts, "ignore": ignore_facts, "target": target, "source_bytes": source_bytes}
-    if recipe.method == "noise":
+    if not isinstance(recipe, Rounding):
         return faults, FitFacts(**base, expected_bytes=source_bytes)
-    faults += _part_faults(packed)
+    faults += _part_faults(packed, family)
     # Shapes are judged for what should be packed: a vision tower that slipped through is its own fault, named above.
     meant = [one for one in packed if one.part == "language"]
     faults += _shape_faults(recipe, meant)
-    kernel_faults, kernels = _kernels(recipe, meant, target)
+    kernel_faults, kernels = _kernels(recipe, meant, family, target)
     faults += [] if any(_indivisible(recipe, one) for one in meant) else kernel_faults
-    mapping_facts: list[MappingFacts] = []
-    if recipe.method == "awq":
-        mapping_faults, mapping_facts = resolve_mappings(recipe, known, {one.name for one in packed})
-        faults += mapping_faults
+    own_faults, mapping_facts = recipe.faults(family, known, packed)
+    faults += own_faults
     faults += _observer_faults(recipe, interpreter)
     host, device = _memory(recipe, calibration or Calibration(), config, table, packed)
     return faults, FitFacts(
@@ -133,7 +132,7 @@ def plan_recipe(
 
 def linears(source: Path) -> list[Linear]:
     """The Linears of a checkpoint. Raises Refused when it is none."""
-    return linears_of(tensors(source))
+    return linears_of(read_config(source), tensors(source))
 
 
 def resolve_ignore(patterns: list[str], found: list[Linear]) -> set[str]:
@@ -141,7 +140,7 @@ def resolve_ignore(patterns: list[str], found: list[Linear]) -> set[str]:
     return {one.name for one in found if any(safe_match(p, one.name) for p in patterns)}
 
 
-def packed_bytes(recipe: Recipe, one: Linear) -> int:
+def packed_bytes(recipe: Rounding, one: Linear) -> int:
     """Bytes of a packed Linear: weights in int32 words row by row, BF16 scales, the recorded shape (two int64), and
     zero points packed along the output channels when asymmetric (compressed-tensors, pack-quantized format)."""
     words = -(-one.in_features * recipe.num_bits // 32)
@@ -175,15 +174,17 @@ def _source_faults(source: Path, config: dict[str, Any], found: list[Linear]) ->
     return []
 
 
-def _ignored(recipe: Recipe, known: dict[str, tuple[int, ...]], found: list[Linear]) -> tuple[list[Fault], list[IgnoreFacts]]:
+def _ignored(
+    patterns: list[str], family: Family, known: dict[str, tuple[int, ...]], found: list[Linear]
+) -> tuple[list[Fault], list[IgnoreFacts]]:
     faults, facts = [], []
-    for pattern in recipe.ignore:
+    for pattern in patterns:
         broken = pattern_error(pattern)
         if broken:
             faults.append(Fault(f"ignore {pattern!r}", f"not a regular expression ({broken})"))
             continue
         hits = [name for name in known if matches(pattern, name)]
-        by_part = dict(Counter(part_of(name) for name in hits))
+        by_part = dict(Counter(family.part_of(name) for name in hits))
         linears = sum(matches(pattern, one.name) for one in found)
         facts.append(IgnoreFacts(pattern=pattern, matches=len(hits), by_part=by_part, linears=linears))
         if not hits:
@@ -192,14 +193,14 @@ def _ignored(recipe: Recipe, known: dict[str, tuple[int, ...]], found: list[Line
     return faults, facts
 
 
-def _part_faults(packed: list[Linear]) -> list[Fault]:
+def _part_faults(packed: list[Linear], family: Family) -> list[Fault]:
     faults = []
-    proposals: dict[str, str] = {"visual": "re:.*visual.*", "lm_head": "lm_head"}
-    for part, proposal in proposals.items():
+    for part in ("visual", "lm_head"):
         hit = [one.name for one in packed if one.part == part]
         if hit:
-            if not matches(proposal, hit[0]):
-                proposal = "re:.*" + re.escape(next(p for p in hit[0].split(".") if part_of(p) == part)) + ".*"
+            proposal = next((p for p in family.ignore if safe_match(p, hit[0])), "")
+            if not proposal:
+                proposal = "re:.*" + re.escape(next(p for p in hit[0].split(".") if family.part_of(p) == part)) + ".*"
             faults.append(
                 Fault(
                     f"ignore: {hit[0]}",
@@ -210,11 +211,11 @@ def _part_faults(packed: list[Linear]) -> list[Fault]:
     return faults
 
 
-def _indivisible(recipe: Recipe, one: Linear) -> bool:
+def _indivisible(recipe: Rounding, one: Linear) -> bool:
     return recipe.group_size != -1 and one.in_features % recipe.group_size != 0
 
 
-def _shape_faults(recipe: Recipe, packed: list[Linear]) -> list[Fault]:
+def _shape_faults(recipe: Rounding, packed: list[Linear]) -> list[Fault]:
     bad = [one for one in packed if _indivisible(recipe, one)]
     if not bad:
         return []
@@ -235,13 +236,13 @@ def _shape_faults(recipe: Recipe, packed: list[Linear]) -> list[Fault]:
     ]
 
 
-def _kernels(recipe: Recipe, packed: list[Linear], target: str | None) -> tuple[list[Fault], dict[str, int]]:
+def _kernels(recipe: Rounding, packed: list[Linear], family: Family, target: str | None) -> tuple[list[Fault], dict[str, int]]:
     if target is None or target not in KERNELS:
         return [], {}
     counts: Counter[str] = Counter()
     failed: list[tuple[Linear, str]] = []
     for one in packed:
-        k, n = merged(one, packed)
+        k, n = merged(one, packed, family)
         name, why = kernel_for(target, recipe.num_bits, recipe.group_size, recipe.symmetric, k, n)
         if name is None:
             failed.append((one, why))
@@ -259,7 +260,7 @@ def _kernels(recipe: Recipe, packed: list[Linear], target: str | None) -> tuple[
     ], dict(counts)
 
 
-def _observer_faults(recipe: Recipe, interpreter: Path | None) -> list[Fault]:
+def _observer_faults(recipe: Rounding, interpreter: Path | None) -> list[Fault]:
     offered = offered_observers(interpreter) if interpreter else []
     if not offered or recipe.observer in offered:
         return []
@@ -274,7 +275,7 @@ def _observer_faults(recipe: Recipe, interpreter: Path | None) -> list[Fault]:
 
 
 def _memory(
-    recipe: Recipe, calibration: Calibration, config: dict[str, Any], table: dict[str, Tensor], packed: list[Linear]
+    recipe: Rounding, calibration: Calibration, config: dict[str, Any], table: dict[str, Tensor], packed: list[Linear]
 ) -> tuple[int, int]:
     """Rough upper limits of the build's memory in bytes, host and device; (0, 0) when it needs no calibration.
 
@@ -287,10 +288,11 @@ def _memory(
     text: dict[str, Any] = config.get("text_config") or config
     hidden, intermediate = int(text.get("hidden_size", 0)), int(text.get("intermediate_size", 0))
     tokens = calibration.samples * calibration.max_seq_length
-    layers = sum(t.nbytes for n, t in table.items() if layer_of(n) and part_of(n) == "language")
+    family = family_of(config)
+    layers = sum(t.nbytes for n, t in table.items() if family.layer_of(n) and family.part_of(n) == "language")
     by_layer: Counter[str] = Counter()
     for one in packed:
-        by_layer[layer_of(one.name)] += 2 * one.in_features * one.out_features
+        by_layer[family.layer_of(one.name)] += 2 * one.in_features * one.out_features
     one_layer = max(by_layer.values())
     host = sum(t.nbytes for t in table.values()) + layers + tokens * hidden * 2
     return host, 3 * one_layer + tokens * (5 * hidden + intermediate) * 2

@@ -17,20 +17,23 @@ import gc
 import logging
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from harness.checkpoints.headers import read_config
 from harness.checkpoints.verify import verify
+from harness.families import family_of
 from harness.util.errors import CellFailed, Fault, Refused
 from harness.util.files import digest, folder_sha256, joined_sha256, write_json
 from quantize import calibration, upstream
 from quantize.finish import MANIFEST, MANIFEST_VERSION, Clock, Finisher, hashes, held, peak_bytes, replaced, versions
 from quantize.fit import linears, plan_recipe, resolve_ignore
-from quantize.recipe import Calibration, Cell, Event, Job
+from quantize.methods.base import Written
+from quantize.recipe import Calibration, Event, Job, Product
 
 log = logging.getLogger("quantize")
 
@@ -42,6 +45,10 @@ def build(job: Job, report: Callable[[Event], None]) -> int:
 
 class _Builder:
     def __init__(self, job: Job, report: Callable[[Event], None]):
+        with contextlib.suppress(Refused):  # a source that is none is told with all that is wrong
+            family = family_of(read_config(job.source))
+            resolved = [c.model_copy(update={"recipe": c.recipe.resolved(family)}) for c in job.cells]
+            job = job.model_copy(update={"cells": resolved})
         self.job = job
         self.report = report
         self.clock = Clock()
@@ -89,14 +96,14 @@ class _Builder:
             ]
         Refused.if_any(faults)
 
-    def in_order(self) -> list[Cell]:
+    def in_order(self) -> list[Product]:
         """The job's order, with cells that share a search moved up to the first of them."""
-        keys = [digest(c.recipe.search_key()) if c.recipe.method == "awq" else c.name for c in self.job.cells]
+        keys = [digest(key) if (key := c.recipe.search_key()) else c.name for c in self.job.cells]
         return [cell for _, cell in sorted(zip(keys, self.job.cells, strict=True), key=lambda p: keys.index(p[0]))]
 
-    def let_go(self, still: list[Cell]) -> None:
+    def let_go(self, still: list[Product]) -> None:
         """Free what the cells that are still to come do not need."""
-        needed = {digest(c.recipe.search_key()) for c in still}
+        needed = {digest(key) for c in still if (key := c.recipe.search_key())}
         self.searches = {key: value for key, value in self.searches.items() if key in needed}
         # llm-compressor's dispatch leaves models that refer to themselves: only the collector frees their weights.
         gc.collect()
@@ -111,7 +118,7 @@ class _Builder:
             ahead = calibration.Ahead(self.job.calibration)
         # Once for the grid, beside importing and loading; begun after the fork above, which threads do not survive.
         self.source_sha256 = ThreadPoolExecutor(1).submit(self.hash_source)
-        if all(c.recipe.method == "noise" for c in cells):
+        if not any(c.recipe.needs_model for c in cells):
             return
         self.say("importing torch and llm-compressor")
         with self.clock.timed("import"):
@@ -144,8 +151,8 @@ class _Builder:
 
     def packed(self) -> list[str]:
         found = linears(self.job.source)
-        recipe = next(c.recipe for c in self.job.cells if c.recipe.method != "noise")
-        kept = resolve_ignore(recipe.ignore, found)
+        recipe = next(c.recipe for c in self.job.cells if c.recipe.needs_model)
+        kept = resolve_ignore(recipe.ignored, found)
         return [one.name for one in found if one.name not in kept]
 
     def calibrate(self, wanted: Calibration, ahead: calibration.Ahead | None) -> None:
@@ -158,7 +165,7 @@ class _Builder:
 
     # -- one cell: built in this thread --------------------------------------------------------------------------------
 
-    def one(self, cell: Cell, index: int, count: int) -> None:
+    def one(self, cell: Product, index: int, count: int) -> None:
         """Build a cell and hand it to the finisher; a failure is an event, not an exception."""
         clock = Clock()
         self.say(f"building {cell.name} ({index + 1} of {count})", cell=cell.name)
@@ -170,7 +177,7 @@ class _Builder:
             self.finisher.start(partial(self.finish, cell, folder, search, write, clock, stack.pop_all()))
 
     @contextlib.contextmanager
-    def recorded(self, cell: Cell) -> Iterator[None]:
+    def recorded(self, cell: Product) -> Iterator[None]:
         """An exception of the block as the cell's failure."""
         try:
             yield
@@ -182,55 +189,35 @@ class _Builder:
             self.failed.append(cell.name)
             self.say(f"{cell.name} failed: {text}", "cell_failed", cell=cell.name)
 
-    def make(self, cell: Cell, folder: Path, clock: Clock) -> tuple[dict[str, Any], Callable[[], None]]:
+    def make(self, cell: Product, folder: Path, clock: Clock) -> Written:
         """What the search gave, and what is left to do to have the checkpoint's files in `folder`."""
-        if cell.recipe.method == "noise":
-            from quantize import noise
-
-            return {}, partial(noise.write, self.job.source, cell.recipe, folder)
-        from quantize import llm_compressor as make
-        from quantize import pack
-
-        if self.sick:
+        if cell.recipe.needs_model and self.sick:
             raise CellFailed(f"the source cannot be quantized: {self.sick}")
-        batches = self.prepared.batches if self.prepared else []
-        with clock.timed("search"):
-            smoothed = self.search(cell) if cell.recipe.method == "awq" else None
-        with clock.timed("round"):
-            quantized = make.round_weights(self.source, cell.recipe, smoothed, batches)
-        with clock.timed("pack"):
-            pack.pack(quantized)
-        with clock.timed("lay_out"):
-            shards = pack.lay_out(self.source, cell.recipe, quantized, folder)
-        saved = pack.observer_in(folder)
-        if saved != cell.recipe.observer:
-            raise CellFailed(f"observer {cell.recipe.observer} was asked, the saved config says {saved}")
-        return quantized.search, partial(pack.write, shards)
+        return cell.recipe.build(_Bench(self, cell, clock), folder)
 
-    def search(self, cell: Cell) -> Any:
-        from quantize import llm_compressor as make
-
-        key = digest(cell.recipe.search_key())
-        if key not in self.searches:
+    def searched(self, cell: Product, key: Mapping[str, Any], search: Callable[[Callable[[int, int], None]], Any]) -> Any:
+        """See `methods.base.Workbench.searched`."""
+        name = digest(key)
+        if name not in self.searches:
 
             def progress(done: int, of: int) -> None:
                 self.say(f"{cell.name}: searched {done} of {of} layers", cell=cell.name, step=done, steps=of)
 
             try:
-                self.searches[key] = make.search(self.source, cell.recipe, self.prepared.batches, self.job.offload, progress)
+                self.searches[name] = search(progress)
             except Exception as error:
                 # Words alone: the exception holds on to the frames it passed, and with them to a copy of the model.
-                self.searches[key] = CellFailed(f"the search it shares with another cell failed: {error}")
+                self.searches[name] = CellFailed(f"the search it shares with another cell failed: {error}")
                 raise
-        if isinstance(self.searches[key], CellFailed):
-            raise self.searches[key]
-        return self.searches[key]
+        if isinstance(self.searches[name], CellFailed):
+            raise self.searches[name]
+        return self.searches[name]
 
     # -- one cell: finished in the finisher's thread -------------------------------------------------------------------
 
     def finish(
         self,
-        cell: Cell,
+        cell: Product,
         folder: Path,
         search: dict[str, Any],
         write: Callable[[], None],
@@ -253,14 +240,14 @@ class _Builder:
                 self.finisher.go_on()
             self.say(f"{cell.name} built in {clock.total():.1f} s", "cell_done", cell=cell.name, output=cell.output)
 
-    def check(self, cell: Cell, folder: Path) -> None:
+    def check(self, cell: Product, folder: Path) -> None:
         faults = verify(folder, self.job.source).faults
         if faults:
             more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
             raise CellFailed(f"the finished checkpoint has a fault: {faults[0]}{more}")
 
     def write_manifest(
-        self, cell: Cell, folder: Path, search: dict[str, Any], files: dict[str, str], content: str, clock: Clock
+        self, cell: Product, folder: Path, search: dict[str, Any], files: dict[str, str], content: str, clock: Clock
     ) -> None:
         assert self.source_sha256 is not None
         notes = []
@@ -287,3 +274,19 @@ class _Builder:
                 "content_sha256": joined_sha256(files),
             },
         )
+
+
+class _Bench:
+    """See `methods.base.Workbench`: one product's view of the job."""
+
+    def __init__(self, builder: _Builder, product: Product, clock: Clock):
+        self._builder, self._product, self._clock = builder, product, clock
+        self.source, self.source_path = builder.source, builder.job.source
+        self.batches: list[dict[str, Any]] = builder.prepared.batches if builder.prepared else []
+        self.offload = builder.job.offload
+
+    def timed(self, stage: str) -> contextlib.AbstractContextManager[None]:
+        return self._clock.timed(stage)
+
+    def searched(self, key: Mapping[str, Any], search: Callable[[Callable[[int, int], None]], Any]) -> Any:
+        return self._builder.searched(self._product, key, search)

@@ -22,26 +22,28 @@ from compressed_tensors.offload import remove_dispatch
 from compressed_tensors.quantization import QuantizationArgs, QuantizationScheme
 from llmcompressor import oneshot
 from llmcompressor.modifiers.quantization import QuantizationModifier
-from llmcompressor.modifiers.transform.awq import AWQMapping, AWQModifier
+from llmcompressor.modifiers.transform.awq import AWQModifier
 from torch import nn
 
 from harness.checkpoints.values import ABSURD
+from harness.families import Family, family_of
 from harness.util.errors import CellFailed
 from quantize import replay
-from quantize.recipe import Recipe
+from quantize.methods.base import Rounding
 
 Progress = Callable[[int, int], None]
 """Called with decoder layers done and decoder layers in all."""
 
 
 @dataclass
-class Source:
+class LoadedModel:
     """The loaded source, shared by every cell and never changed."""
 
     path: Path
     model: Any
     processor: Any
     compute_dtype: torch.dtype
+    family: Family
     decoder_layer: str
     """Class name of the decoder layers, the unit of the sequential pipeline."""
     layers: int
@@ -71,7 +73,7 @@ def compute_dtype() -> torch.dtype:
     return torch.bfloat16 if has.get("avx512_bf16") or has.get("amx_bf16") else torch.float32
 
 
-def load(path: Path, packed: list[str]) -> Source:
+def load(path: Path, packed: list[str]) -> LoadedModel:
     """Load the source on the host. `packed` names the Linears to be packed, as read from the headers.
 
     Raises CellFailed when the loaded model's Linears have other names than the checkpoint's tensors.
@@ -87,11 +89,12 @@ def load(path: Path, packed: list[str]) -> Source:
             f"{len(strangers)} of {len(packed)} Linears named by the checkpoint's tensors are not in the "
             f"loaded model (first: {strangers[0]}; the model has for example {sorted(linears)[0]})"
         )
-    prefix = next(m.group(0) for name in packed if (m := re.match(r".*?\.layers\.\d+(?=\.)", name)))
+    family = family_of(config)
+    prefix = next(layer for name in packed if (layer := family.layer_of(name)))
     decoder = model.get_submodule(prefix)
     parent = model.get_submodule(prefix.rpartition(".")[0])
     processor = transformers.AutoProcessor.from_pretrained(path, local_files_only=True)
-    return Source(path, model, processor, dtype, type(decoder).__name__, len(parent))
+    return LoadedModel(path, model, processor, dtype, family, type(decoder).__name__, len(parent))
 
 
 def unhealthy(tensors: Iterable[tuple[str, torch.Tensor]]) -> str | None:
@@ -110,7 +113,7 @@ def _finite(tensor: torch.Tensor) -> bool:
     return not tensor.numel() or bool(torch.stack(torch.aminmax(tensor)).isfinite().all())
 
 
-def quantization_modifier(recipe: Recipe) -> QuantizationModifier:
+def quantization_modifier(recipe: Rounding) -> QuantizationModifier:
     """The rounding part of a recipe. The observer stands inside the weights' arguments: at modifier level
     compressed-tensors ignores it without a word."""
     per_channel = recipe.group_size == -1
@@ -123,21 +126,10 @@ def quantization_modifier(recipe: Recipe) -> QuantizationModifier:
         group_size=None if per_channel else recipe.group_size,
     )
     scheme = QuantizationScheme(targets=["Linear"], weights=weights)
-    return QuantizationModifier(config_groups={"group_0": scheme}, ignore=list(recipe.ignore))
+    return QuantizationModifier(config_groups={"group_0": scheme}, ignore=recipe.ignored)
 
 
-def awq_modifier(recipe: Recipe, offload: bool) -> AWQModifier:
-    """The search part of a recipe."""
-    mappings = [AWQMapping(m.smooth, list(m.balance)) for m in recipe.mappings]
-    return AWQModifier(
-        mappings=mappings,
-        duo_scaling=recipe.duo_scaling,
-        n_grid=recipe.n_grid,
-        offload_device=torch.device("cpu") if offload else None,
-    )
-
-
-def own_copy(source: Source, weights: Mapping[str, torch.Tensor]) -> Any:
+def own_copy(source: LoadedModel, weights: Mapping[str, torch.Tensor]) -> Any:
     """A copy of the source model that holds `weights` where they name a parameter, and the source's own tensors elsewhere:
     no number is copied, so nothing that the copy shares may be changed in place."""
     memo: dict[int, Any] = {}
@@ -146,45 +138,44 @@ def own_copy(source: Source, weights: Mapping[str, torch.Tensor]) -> Any:
     return copy.deepcopy(source.model, memo)
 
 
-def _searched(model: Any) -> dict[str, torch.Tensor]:
+def _searched(model: Any, family: Family) -> dict[str, torch.Tensor]:
     """The parameters that a search may change, those of the language model's decoder layers, as they lie on the host."""
     return {
         name: parameter.detach()
         for name, parameter in model.named_parameters()
-        if ".layers." in name and "visual" not in name and not re.search(r"weight_(scale|zero_point)$", name)
+        if family.layer_of(name) and family.part_of(name) == "language" and not re.search(r"weight_(scale|zero_point)$", name)
     }
 
 
-def search(source: Source, recipe: Recipe, batches: list[dict[str, Any]], offload: bool, progress: Progress) -> Smoothed:
+def search(source: LoadedModel, modifiers: list[Any], batches: list[dict[str, Any]], progress: Progress) -> Smoothed:
     """Run AWQ's search and return the smoothed weights of the decoder layers, in the compute precision.
 
     Raises CellFailed when a mapping's layer could not be searched (llm-compressor only warns and leaves it alone), and
     when a smoothed weight is not finite.
     """
     replay.install()
-    model = own_copy(source, {name: weight.clone() for name, weight in _searched(source.model).items()})
+    model = own_copy(source, {name: weight.clone() for name, weight in _searched(source.model, source.family).items()})
     found: dict[str, Any] = {}
     with _watched(source.layers, progress, found):
-        _oneshot(source, model, [awq_modifier(recipe, offload), quantization_modifier(recipe)], batches)
+        _oneshot(source, model, modifiers, batches)
     if found["skipped"]:
         raise CellFailed(found["skipped"][0])
     # The smoothed weights, before rounding: llm-compressor rounds when it packs, not here. Without its dispatch the
     # model hands out the tensors themselves, not copies on the device.
-    changed = _searched(remove_dispatch(model))
+    changed = _searched(remove_dispatch(model), source.family)
     sick = unhealthy(changed.items())
     if sick:
         raise CellFailed(sick)
     return Smoothed(changed, found["search"])
 
 
-def round_weights(source: Source, recipe: Recipe, smoothed: Smoothed | None, batches: list[dict[str, Any]]) -> Quantized:
+def round_weights(source: LoadedModel, recipe: Rounding, smoothed: Smoothed | None, batches: list[dict[str, Any]]) -> Quantized:
     """Attach the recipe's scheme to a copy of the source (with the smoothed weights, if any) and find its scales.
 
     Raises CellFailed for scales that are not finite.
     """
     model = own_copy(source, smoothed.weights if smoothed else {})
-    needs_data = "imatrix" in recipe.observer
-    _oneshot(source, model, [quantization_modifier(recipe)], batches if needs_data else None)
+    _oneshot(source, model, [quantization_modifier(recipe)], batches if recipe.observes_data else None)
     remove_dispatch(model)
     sick = _sick_scale(model)
     if sick:
@@ -203,7 +194,7 @@ def _sick_scale(model: Any) -> str | None:
     return None
 
 
-def _oneshot(source: Source, model: Any, modifiers: list[Any], batches: list[dict[str, Any]] | None) -> None:
+def _oneshot(source: LoadedModel, model: Any, modifiers: list[Any], batches: list[dict[str, Any]] | None) -> None:
     common: dict[str, Any] = {"model": model, "processor": source.processor, "recipe": modifiers}
     if batches is None:
         oneshot(pipeline="datafree", **common)

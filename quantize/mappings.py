@@ -2,46 +2,32 @@
 
 from __future__ import annotations
 
-import re
+from collections.abc import Sequence
 
-from harness.checkpoints.headers import matches, part_of
+from harness.checkpoints.headers import matches
 from harness.checkpoints.patterns import pattern_error, propose
+from harness.families import Family
 from harness.util.errors import Fault
-from harness.util.strict import Strict
-from quantize.recipe import Mapping, Recipe
-
-
-class MappingFacts(Strict):
-    """What one AWQ mapping resolves to."""
-
-    smooth: str
-    """The mapping's smooth pattern."""
-    resolved: int
-    """Layers that are searched."""
-    skipped: int
-    """Layers that match but cannot be searched."""
-    reason: str = ""
-    """Why those are skipped (the first's reason)."""
+from quantize.methods.awq import Smoothing
+from quantize.methods.base import MappingFacts
 
 
 def resolve_mappings(
-    recipe: Recipe, known: dict[str, tuple[int, ...]], packed: set[str]
+    mappings: Sequence[Smoothing], family: Family, known: dict[str, tuple[int, ...]], packed: set[str]
 ) -> tuple[list[Fault], list[MappingFacts]]:
-    """What each of the recipe's mappings resolves to, and what is wrong with it. known: shapes by module name."""
+    """What each mapping resolves to, and what is wrong with it. known: shapes by module name."""
     faults, facts = [], []
-    for mapping in recipe.mappings:
+    for mapping in mappings:
         where = f"mapping {mapping.smooth!r}"
         broken = [e for p in (mapping.smooth, *mapping.balance) if (e := pattern_error(p))]
         if broken:
             faults.append(Fault(where, f"not a regular expression ({broken[0]})"))
             continue
-        fact, touched = _resolve(mapping, known, packed)
+        fact, touched = _resolve(mapping, family, known, packed)
         facts.append(fact)
         if touched:
             faults.append(
-                Fault(
-                    where, f"reaches into the vision tower ({touched})", "scope it to the language model: re:.*language_model.*"
-                )
+                Fault(where, f"reaches into the vision tower ({touched})", f"scope it to the language model: {family.scope}")
             )
         elif fact.resolved == 0:
             real, proposal = propose(mapping.smooth, sorted(known))
@@ -55,16 +41,18 @@ def resolve_mappings(
     return faults, facts
 
 
-def _resolve(mapping: Mapping, known: dict[str, tuple[int, ...]], packed: set[str]) -> tuple[MappingFacts, str]:
+def _resolve(
+    mapping: Smoothing, family: Family, known: dict[str, tuple[int, ...]], packed: set[str]
+) -> tuple[MappingFacts, str]:
     """Pair every smooth layer with the balance layers of its decoder layer, as llm-compressor's match_modules_set
     does for patterns that match once a layer."""
     smooths = [name for name in known if matches(mapping.smooth, name)]
     balances = [[name for name in known if matches(pattern, name)] for pattern in mapping.balance]
-    touched = next((n for n in [*smooths, *(b for group in balances for b in group)] if part_of(n) == "visual"), "")
+    touched = next((n for n in [*smooths, *(b for group in balances for b in group)] if family.part_of(n) == "visual"), "")
     resolved, reasons = 0, []
     for smooth in smooths:
-        layer = layer_of(smooth)
-        sets = [[n for n in group if layer_of(n) == layer] for group in balances]
+        layer = family.layer_of(smooth)
+        sets = [[n for n in group if family.layer_of(n) == layer] for group in balances]
         flat = [n for group in sets for n in group]
         if not all(sets):
             reasons.append(f"{layer or smooth} has no {mapping.balance[[not s for s in sets].index(True)]}")
@@ -77,12 +65,6 @@ def _resolve(mapping: Mapping, known: dict[str, tuple[int, ...]], packed: set[st
     return MappingFacts(
         smooth=mapping.smooth, resolved=resolved, skipped=len(reasons), reason=reasons[0] if reasons else ""
     ), touched
-
-
-def layer_of(name: str) -> str:
-    """The decoder layer that a module lies in, or nothing."""
-    found = re.match(r".*?\.layers\.\d+(?=\.|$)", name)
-    return found.group(0) if found else ""
 
 
 def _size_clash(smooth: str, balance: list[str], known: dict[str, tuple[int, ...]]) -> str:

@@ -25,8 +25,8 @@ from safetensors.torch import save_file
 from torch import nn
 
 from quantize import replay
-from quantize.llm_compressor import Quantized, Source, awq_modifier, quantization_modifier
-from quantize.recipe import Recipe
+from quantize.llm_compressor import LoadedModel, Quantized
+from quantize.methods.base import Rounding
 
 SHARD = "5GB"
 """Largest safetensors file, as model authors publish them."""
@@ -91,7 +91,7 @@ def _to_bf16(model: Any) -> None:
                 module._parameters[name] = made[id(parameter)]
 
 
-def lay_out(source: Source, recipe: Recipe, quantized: Quantized, folder: Path) -> list[Shard]:
+def lay_out(source: LoadedModel, recipe: Rounding, quantized: Quantized, folder: Path) -> list[Shard]:
     """Write everything but the weights into `folder`, the source's own files byte for byte; return the weights' files.
 
     config.json is the source's with the quantization section added: saving a config through another transformers
@@ -109,7 +109,7 @@ def lay_out(source: Source, recipe: Recipe, quantized: Quantized, folder: Path) 
     section = json.loads((folder / "config.json").read_text())["quantization_config"]
     # llm-compressor resolves the patterns to today's module names; a server or a later transformers that names them
     # otherwise would match none. The patterns themselves stay in the list.
-    section["ignore"] = list(dict.fromkeys([*section["ignore"], *recipe.ignore]))
+    section["ignore"] = list(dict.fromkeys([*section["ignore"], *recipe.ignored]))
     config = json.loads((source.path / "config.json").read_text()) | {"quantization_config": section}
     copy_side_files(source.path, folder)
     (folder / "config.json").write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n")
@@ -124,12 +124,11 @@ def write(shards: list[Shard]) -> None:
         shard.path.chmod(0o644)
 
 
-def recipe_yaml(recipe: Recipe) -> str:
-    """The recipe as llm-compressor writes it beside its checkpoints, both modifiers in it."""
+def recipe_yaml(recipe: Rounding) -> str:
+    """The recipe as llm-compressor writes it beside its checkpoints, all modifiers in it."""
     from llmcompressor.recipe import Recipe as Written
 
-    modifiers: list[Any] = [awq_modifier(recipe, False)] if recipe.method == "awq" else []
-    text: str = Written.from_modifiers([*modifiers, quantization_modifier(recipe)]).yaml()
+    text: str = Written.from_modifiers(recipe.modifiers()).yaml()
     return text
 
 

@@ -6,86 +6,42 @@ than pydantic may be imported here.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
 
-from pydantic import Field, model_validator
+from pydantic import Discriminator, Field, Tag, TypeAdapter, model_validator
 
 from harness.util.strict import Strict
-
-IGNORE = ("re:.*visual.*", "lm_head", "re:.*embed_tokens$")
-"""Kept in high precision by default: the vision tower, the output head, the embeddings."""
-
-
-class Mapping(Strict):
-    """One AWQ mapping: the layer whose output channels are divided by the scales, and those that are multiplied."""
-
-    smooth: str
-    """Name or "re:" pattern of the layer (a norm or a Linear) that absorbs the inverse scales."""
-    balance: Annotated[list[str], Field(min_length=1)]
-    """Names or "re:" patterns of the Linears that read that layer's output."""
+from quantize.methods import METHODS
+from quantize.methods.base import Recipe
 
 
-def default_mappings() -> list[Mapping]:
-    """The three mappings of a Qwen-style decoder layer, scoped to the language model.
+def _method_of(given: Any) -> str:
+    """The tag of a recipe's method, in brackets: pydantic puts it into the place of an error, and it is no key of a suite."""
+    name = given.get("method", METHODS[0].name()) if isinstance(given, dict) else getattr(given, "method", None)
+    return f"[{name}]"
 
-    v_proj to o_proj is left out: under grouped-query attention their sizes differ and AWQ cannot map them.
-    """
-    inside = "re:.*language_model.*"
-    return [
-        Mapping(smooth=inside + r"input_layernorm$", balance=[inside + n for n in ("q_proj$", "k_proj$", "v_proj$")]),
-        Mapping(smooth=inside + r"post_attention_layernorm$", balance=[inside + n for n in ("gate_proj$", "up_proj$")]),
-        Mapping(smooth=inside + r"up_proj$", balance=[inside + r"down_proj$"]),
+
+def _known() -> str:
+    *names, last = (repr(kind.name()) for kind in METHODS)
+    return f"{', '.join(names)} or {last}" if names else last
+
+
+if TYPE_CHECKING:
+    AnyRecipe = Recipe
+else:
+    AnyRecipe = Annotated[
+        Union[tuple(Annotated[kind, Tag(f"[{kind.name()}]")] for kind in METHODS)],  # noqa: UP007  # a union made of a list
+        Discriminator(_method_of, custom_error_type="method", custom_error_message=f"its method is none of {_known()}"),
     ]
+    """A recipe of whatever method; see quantize/methods."""
 
 
-class Recipe(Strict):
-    """How one variant is made from the source checkpoint."""
-
-    method: Literal["awq", "rtn", "noise"] = "awq"
-    """awq: activation-aware scales, then rounding; rtn: rounding alone; noise: BF16 with noise, a positive control."""
-    num_bits: Annotated[int, Field(ge=2, le=8)] = 4
-    """Bits of a packed weight."""
-    group_size: int = 128
-    """Weights along in_features that share a scale; -1: one scale an output channel."""
-    observer: str = "mse"
-    """llm-compressor's observer that finds a group's range; what the installed release offers is asked of it."""
-    symmetric: bool = True
-    """True: no zero points."""
-    n_grid: Annotated[int, Field(ge=3, le=200)] = 20
-    """Points of AWQ's search for the scales of each mapping."""
-    duo_scaling: bool | Literal["both"] = True
-    """Scales from activations and weights (true), from activations alone (false), or half of the search each."""
-    ignore: list[str] = Field(default_factory=lambda: list(IGNORE))
-    """Names or "re:" patterns of modules that stay in high precision."""
-    mappings: list[Mapping] = Field(default_factory=default_mappings)
-    """AWQ's mappings."""
-    noise_std: Annotated[float, Field(gt=0, le=10)] | None = None
-    """Standard deviation of the noise as a share of each weight matrix's own; only for method noise."""
-    seed: Annotated[int, Field(ge=0)] = 0
-    """Seed of the noise."""
-
-    @model_validator(mode="after")
-    def _fields_fit_the_method(self) -> Recipe:
-        if self.group_size != -1 and self.group_size < 1:
-            raise ValueError(f"group_size {self.group_size} is neither positive nor -1 (one scale an output channel)")
-        if self.method == "noise" and self.noise_std is None:
-            raise ValueError("method noise needs noise_std, for example 0.1")
-        if self.method != "noise" and self.noise_std is not None:
-            raise ValueError(f"noise_std belongs to method noise, not to {self.method}")
-        if self.method == "awq" and not self.mappings:
-            raise ValueError("method awq needs at least one mapping; method rtn is rounding without mappings")
-        return self
-
-    @property
-    def calibrates(self) -> bool:
-        """Whether building it reads calibration samples."""
-        return self.method == "awq" or (self.method == "rtn" and "imatrix" in self.observer)
-
-    def search_key(self) -> dict[str, Any]:
-        """What decides AWQ's scales. The observer does not: llm-compressor searches with min-max always
-        (AWQModifier._compute_best_scale patches memoryless_minmax in), so cells that differ in it share a search."""
-        return self.model_dump(mode="json", exclude={"observer", "noise_std", "seed"})
+def recipe_of(fields: Mapping[str, Any]) -> Recipe:
+    """The recipe that these fields describe; raises ValidationError."""
+    made: Recipe = TypeAdapter(AnyRecipe).validate_python(dict(fields))
+    return made
 
 
 class Calibration(Strict):
@@ -107,12 +63,12 @@ class Calibration(Strict):
     """False leaves the samples' images out: text-only calibration."""
 
 
-class Cell(Strict):
+class Product(Strict):
     """One checkpoint to build."""
 
     name: Annotated[str, Field(min_length=1)]
     """What events call it."""
-    recipe: Recipe = Field(default_factory=Recipe)
+    recipe: AnyRecipe = Field(default_factory=METHODS[0])
     """How it is made."""
     output: Path
     """The folder it becomes; must not exist unless the job says force."""
@@ -125,7 +81,7 @@ class Job(Strict):
     """Folder of the BF16 checkpoint."""
     calibration: Calibration = Field(default_factory=Calibration)
     """Samples shared by all cells."""
-    cells: Annotated[list[Cell], Field(min_length=1)]
+    cells: Annotated[list[Product], Field(min_length=1)]
     """Built in the order given, except that cells which share a search are built together."""
     force: bool = False
     """Replace outputs that exist."""

@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
+from harness.families import Part, family_of
 from harness.util.errors import Fault, Refused
-
-Part = Literal["language", "visual", "lm_head", "embeddings"]
-"""Where a layer sits. `language` is the decoder layers (and whatever else is none of the others)."""
 
 PACKED = (".weight_packed", ".weight_scale", ".weight_shape", ".weight_zero_point", ".weight_g_idx", ".weight_global_scale")
 """Endings of the tensors that take a Linear's `.weight`'s place in compressed-tensors' packed formats."""
@@ -73,22 +72,6 @@ class Linear:
     in_features: int
     out_features: int
     packed: bool = False
-
-
-def part_of(name: str) -> Part:
-    """The part of a module, told from its name."""
-    if re.search(r"(^|\.)(visual|vision_tower|vision_model|multi_modal_projector)(\.|$)", name):
-        return "visual"
-    if re.search(r"(^|\.)lm_head$", name):
-        return "lm_head"
-    if re.search(r"(^|\.)(embed_tokens|wte|word_embeddings)$", name):
-        return "embeddings"
-    return "language"
-
-
-def is_embedding(name: str) -> bool:
-    """Whether a module is a table that is looked up, never multiplied: its weight has a Linear's shape all the same."""
-    return re.search(r"(embed_tokens|wte|word_embeddings|pos_embed|position_embedding|embed_positions)$", name) is not None
 
 
 def header(file: Path) -> dict[str, Tensor]:
@@ -172,9 +155,9 @@ def modules(table: dict[str, Tensor]) -> dict[str, tuple[int, ...]]:
 
 def named_modules(config: dict[str, Any], table: dict[str, Tensor]) -> dict[str, tuple[int, ...]]:
     """Modules with a weight; a tied output head counts too, although the checkpoint stores no tensor for it."""
-    found = modules(table)
-    embeddings = [shape for name, shape in found.items() if part_of(name) == "embeddings"]
-    if is_tied(config) and embeddings and not any(part_of(name) == "lm_head" for name in found):
+    found, family = modules(table), family_of(config)
+    embeddings = [shape for name, shape in found.items() if family.part_of(name) == "embeddings"]
+    if is_tied(config) and embeddings and not any(family.part_of(name) == "lm_head" for name in found):
         found["lm_head"] = embeddings[0]
     return found
 
@@ -188,12 +171,13 @@ def unpacked_shape(name: str, table: dict[str, Tensor]) -> tuple[int, ...]:
     return table[f"{name}.weight_packed"].shape
 
 
-def linears_of(table: dict[str, Tensor]) -> list[Linear]:
-    """The Linears among the modules, in name order."""
+def linears_of(config: Mapping[str, Any], table: dict[str, Tensor]) -> list[Linear]:
+    """The Linears among a checkpoint's modules, in name order."""
+    family = family_of(config)
     return [
-        Linear(name, part_of(name), shape[1], shape[0], f"{name}.weight_packed" in table)
+        Linear(name, family.part_of(name), shape[1], shape[0], f"{name}.weight_packed" in table)
         for name, shape in sorted(modules(table).items())
-        if len(shape) == 2 and not is_embedding(name)
+        if len(shape) == 2 and not family.is_looked_up(name)
     ]
 
 

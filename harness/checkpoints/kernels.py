@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable
 
 from harness.checkpoints.headers import Linear
+from harness.families import Family
 
 MARLIN_GROUPS = (-1, 32, 64, 128)
 """MARLIN_SUPPORTED_GROUP_SIZES in marlin_utils.py."""
@@ -20,14 +21,11 @@ MACHETE_GROUPS = (-1, 64, 128)
 MACHETE_BLOCK = (64, 128)
 """MACHETE_PREPACKED_BLOCK_SHAPE: in_features and out_features are multiples of these."""
 
-FUSED = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
-"""Linears that vLLM joins along their outputs before it asks for a kernel."""
 
-
-def merged(one: Linear, among: list[Linear]) -> tuple[int, int]:
+def merged(one: Linear, among: list[Linear], family: Family) -> tuple[int, int]:
     """in_features and out_features as vLLM asks for them: q, k, v and gate, up are one layer there."""
     parent, _, last = one.name.rpartition(".")
-    for group in FUSED:
+    for group in family.fused:
         if last in group:
             names = {f"{parent}.{name}" for name in group}
             return one.in_features, sum(x.out_features for x in among if x.name in names)

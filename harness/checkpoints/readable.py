@@ -14,7 +14,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from harness.checkpoints.headers import Tensor, modules, part_of, read_config
+from harness.checkpoints.headers import Tensor, modules, read_config
+from harness.families import family_of
 from harness.util.errors import Fault, Refused
 
 ARGUMENTS = ("weights", "input_activations", "output_activations")
@@ -26,7 +27,7 @@ def config_faults(config: dict[str, Any], table: dict[str, Tensor]) -> list[Faul
     faults = []
     if not isinstance(config.get("architectures"), list) or not config["architectures"]:
         faults.append(Fault("config.json: architectures", "names no architecture", "the source model's"))
-    vision = any(part_of(name) == "visual" for name in modules(table))
+    vision = any(family_of(config).part_of(name) == "visual" for name in modules(table))
     for key, wanted in (("vision_config", vision), ("text_config", "text_config" in config)):
         if wanted and not isinstance(config.get(key), dict):
             faults.append(Fault(f"config.json: {key}", "is no object", "the source model's"))

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from harness.checkpoints.headers import PACKED, Tensor, is_tied, part_of, unpacked_shape
+from harness.checkpoints.headers import PACKED, Tensor, is_tied, unpacked_shape
+from harness.families import Family, family_of
 from harness.util.errors import Fault
 
 ABSURD = 1e4
@@ -62,7 +63,7 @@ def source_faults(
     config: dict[str, Any], table: dict[str, Tensor], source_config: dict[str, Any], original: dict[str, Tensor]
 ) -> list[Fault]:
     """Nothing lost, nothing added, nothing changed that quantization does not change."""
-    faults = []
+    faults, family = [], family_of(source_config)
     orphans = [n for n in table if n.endswith(PACKED) and not is_packed(_base(n), table)]
     if orphans:
         faults.append(Fault(orphans[0], f"has no packed weight beside it ({len(orphans)} such tensors)"))
@@ -74,14 +75,14 @@ def source_faults(
         faults.append(
             Fault("config.json: tie_word_embeddings", f"is {is_tied(config)}, the source says {is_tied(source_config)}")
         )
-    embeddings = {t.shape for n, t in original.items() if part_of(n.removesuffix(".weight")) == "embeddings"}
+    embeddings = {t.shape for n, t in original.items() if family.part_of(n.removesuffix(".weight")) == "embeddings"}
     for name in [n for n in added if n in table and table[n].shape in embeddings]:
         faults.append(Fault(name, "a second embedding-sized tensor, which the source does not have"))
         added.remove(name)
     if added:
         faults.append(Fault("tensors", f"{len(added)} are not in the source: {some(added)}"))
     for name, tensor in original.items():
-        faults += _change(name, tensor, table)
+        faults += _change(name, tensor, table, family)
     return faults
 
 
@@ -90,7 +91,7 @@ def _base(name: str) -> str:
     return name.rpartition(".")[0]
 
 
-def _change(name: str, tensor: Tensor, table: dict[str, Tensor]) -> list[Fault]:
+def _change(name: str, tensor: Tensor, table: dict[str, Tensor], family: Family) -> list[Fault]:
     base = name.removesuffix(".weight")
     if is_packed(base, table):
         shape = unpacked_shape(base, table) if f"{base}.weight_shape" in table else tensor.shape
@@ -107,7 +108,7 @@ def _change(name: str, tensor: Tensor, table: dict[str, Tensor]) -> list[Fault]:
     if now.dtype != tensor.dtype:
         return [Fault(name, f"is stored as {now.dtype}, in the source as {tensor.dtype}")]
     # AWQ moves scales between the decoder layers' norms and Linears; everything else stays as it was.
-    decoder = ".layers." in name and part_of(base) == "language"
+    decoder = family.layer_of(base) and family.part_of(base) == "language"
     if not decoder and not np.array_equal(now.read(SLICE), tensor.read(SLICE)):
         return [Fault(name, "differs from the source's, although nothing should change it")]
     return []

@@ -19,7 +19,6 @@ from harness.checkpoints.headers import (
     matches,
     modules,
     named_modules,
-    part_of,
     read_config,
     tensors,
     weight_files,
@@ -27,6 +26,7 @@ from harness.checkpoints.headers import (
 from harness.checkpoints.readable import config_faults, readable
 from harness.checkpoints.sidefiles import missing_files, side_file_faults, unreadable_files
 from harness.checkpoints.values import is_packed, some, source_faults, tie_faults, value_faults
+from harness.families import family_of
 from harness.util.errors import Fault, Refused
 from harness.util.strict import Strict
 
@@ -107,7 +107,7 @@ def structure(checkpoint: Path) -> Structure:
 
 def _structure(config: dict[str, Any], table: dict[str, Tensor]) -> Structure:
     counts: dict[bool, dict[str, int]] = {True: {}, False: {}}
-    for one in linears_of(table):
+    for one in linears_of(config, table):
         counts[one.packed][one.part] = counts[one.packed].get(one.part, 0) + 1
     weights = _weight_args(config)
     if not counts[True] or not weights:
@@ -298,7 +298,7 @@ def _scheme_faults(config: dict[str, Any], table: dict[str, Tensor]) -> list[Fau
         return []
     args = weights[0]
     symmetric, bits, group = args.get("symmetric", True), int(args.get("num_bits") or 8), args.get("group_size")
-    packed = [one for one in linears_of(table) if one.packed]
+    packed = [one for one in linears_of(config, table) if one.packed]
     if not packed:
         return []
     faults = []
@@ -344,9 +344,9 @@ def _placement_faults(config: dict[str, Any], table: dict[str, Tensor]) -> list[
     if not section or not any(n.endswith(".weight_packed") for n in table):
         return []
     faults = []
-    every = linears_of(table)
+    every, family = linears_of(config, table), family_of(config)
     for part in ("visual", "lm_head", "embeddings"):
-        wrong = [n for n in modules(table) if is_packed(n, table) and part_of(n) == part]
+        wrong = [n for n in modules(table) if is_packed(n, table) and family.part_of(n) == part]
         if wrong:
             faults.append(Fault(f"{wrong[0]}.weight_packed", f"{len(wrong)} {part} layers are packed", "only language Linears"))
     ignore = [str(p) for p in section.get("ignore") or []]

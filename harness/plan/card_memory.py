@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from harness.checkpoints import headers
 from harness.engine import device
 from harness.engine.settings import EngineSettings
+from harness.families import family_of
 from harness.util.errors import Fault
 from harness.workloads.roofline import kv_bytes_per_token
 
@@ -46,20 +46,10 @@ def forecast(source: Path, settings: EngineSettings, weight_bytes: int) -> Forec
     text = config.get("text_config", config)
     cards = settings.tensor_parallel_size
     tokens = settings.max_model_len or int(text.get("max_position_embeddings") or 4096)
-    weights = weight_bytes / cards + _buffers(config, text, settings) - settings.cpu_offload_gb * GIB
+    batched = settings.max_num_batched_tokens or DEFAULT_BATCHED_TOKENS
+    weights = weight_bytes / cards + family_of(config).buffer_bytes(config, batched) - settings.cpu_offload_gb * GIB
     kv_cache = settings.kv_cache_gib * GIB if settings.kv_cache_gib else tokens * kv_bytes_per_token(source) / cards
     return Forecast(max(0.0, weights) / GIB, kv_cache / GIB, tokens)
-
-
-def _buffers(config: dict[str, Any], text: dict[str, Any], settings: EngineSettings) -> int:
-    """Bytes that vLLM's Qwen3-VL counts to its weights beside the checkpoint's tensors: the table of rotary positions
-    (four times the longest, cosine and sine, in the weights' type) and the vision tower's features for the first decoder
-    layers, one row a batched token (vllm/model_executor/layers/rotary_embedding/mrope.py and models/qwen3_vl.py)."""
-    hidden, heads = int(text["hidden_size"]), int(text["num_attention_heads"])
-    head_dim = int(text.get("head_dim") or hidden // heads)
-    rotary = 4 * int(text.get("max_position_embeddings") or 0) * head_dim * 2
-    levels = len(config.get("vision_config", {}).get("deepstack_visual_indexes", []))
-    return rotary + levels * (settings.max_num_batched_tokens or DEFAULT_BATCHED_TOKENS) * hidden * 2
 
 
 def faults(name: str, expected: Forecast, settings: EngineSettings) -> list[Fault]:

@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from harness.checkpoints import shape, verify
+from harness.checkpoints import headers, shape, verify
 from harness.checkpoints.locate import checkpoint_faults, content_hash, manifest_faults, resolve_model, served_faults
 from harness.engine import device, server
+from harness.families import family_of
 from harness.plan import card_memory, other_runs
 from harness.record.records import SCHEMA_VERSION, CellId, Record, cell_label
 from harness.suite.schema import Suite
@@ -21,7 +22,7 @@ from harness.util import environments, files
 from harness.util.errors import Fault, Refused, nearest
 from harness.workloads import kind_of
 from quantize import calibration, fit
-from quantize.recipe import Recipe
+from quantize.methods.base import Recipe
 
 
 @dataclass
@@ -192,27 +193,29 @@ def _given(name: str, suite: Suite) -> tuple[PlannedVariant, list[Fault]]:
 def _made(name: str, suite: Suite, source: Path, checkpoints: Path) -> tuple[PlannedVariant, list[Fault]]:
     """The source itself, or a recipe's product, built or not."""
     variant = suite.variants[name]
-    if not variant.recipe:
+    family = family_of(headers.read_config(source))
+    recipe = variant.recipe and variant.recipe.resolved(family)
+    if recipe is None:
         found = served_faults(source, f"variants.{name}: ")
         return PlannedVariant(name, "source", source, content=content_hash(source)), found
     try:
         quantize = environments.quantize()
         versions = quantize.versions(environments.QUANTIZE_PACKAGES)
     except Refused as refused:
-        return PlannedVariant(name, "recipe", checkpoints / name, variant.recipe), list(refused.faults)
+        return PlannedVariant(name, "recipe", checkpoints / name, recipe), list(refused.faults)
     key = files.digest(
         {
             "source": content_hash(source),
-            "recipe": variant.recipe.model_dump(mode="json"),
+            "recipe": recipe.identity(family),
             "calibration": suite.calibration.model_dump(mode="json"),
             "versions": versions,
         },
         10,
     )
     path = checkpoints / f"{name.removesuffix(f'@{variant.settings}')}-{key}"
-    found, facts = fit.plan_recipe(source, variant.recipe, _kernel_target(), suite.calibration, quantize.python)
+    found, facts = fit.plan_recipe(source, recipe, _kernel_target(), suite.calibration, quantize.python)
     faults = [Fault(f"variants.{name}: {f.where}", f.what, f.right) for f in found]
-    planned = PlannedVariant(name, "recipe", path, variant.recipe, fit=facts)
+    planned = PlannedVariant(name, "recipe", path, recipe, fit=facts)
     if path.exists():
         damage = checkpoint_faults(path) or manifest_faults(path)
         faults += damage

@@ -15,7 +15,7 @@ from harness.run.claims import Claims
 from harness.run.executors import Executor, Outcome, Task
 from harness.util import environments, files
 from harness.util.progress import Reporter
-from quantize.recipe import Cell, Event, Job
+from quantize.recipe import Event, Job, Product
 
 SOURCE_SIZES = 3
 """How many times the source's weights a build may hold in host memory."""
@@ -38,7 +38,7 @@ class Build:
 
 def tasks(plan: Plan, variants: Sequence[PlannedVariant], logs: Path, where: Executor, force: bool = False) -> list[Task]:
     """The builds of variants. On one device one job, which loads the source once; on several, one for each search."""
-    cells = [Cell(name=v.name, recipe=v.recipe, output=v.path) for v in variants if v.recipe]
+    cells = [Product(name=v.name, recipe=v.recipe, output=v.path) for v in variants if v.recipe]
     if where.slots == 1:
         jobs = [cells] if cells else []
     else:
@@ -61,8 +61,8 @@ def tasks(plan: Plan, variants: Sequence[PlannedVariant], logs: Path, where: Exe
     return made
 
 
-def _search(cell: Cell) -> str:
-    return files.digest(cell.recipe.search_key())
+def _search(cell: Product) -> str:
+    return files.digest(cell.recipe.search_key() or cell.name)
 
 
 def build(given: Build, report: Reporter) -> Outcome:

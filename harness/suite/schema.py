@@ -19,7 +19,7 @@ from harness.suite.gate_policy import Policy
 from harness.util.errors import Fault, Refused, nearest
 from harness.util.strict import Name, Strict
 from harness.workloads import WORKLOADS, Workload
-from quantize.recipe import Calibration, Recipe
+from quantize.recipe import AnyRecipe, Calibration
 
 
 class _Workloads(Strict):
@@ -56,7 +56,7 @@ SHAPE_CALIBRATION = {"dataset": "demo", "samples": 16}
 class Variant(Strict):
     """One checkpoint under test: the source itself, a recipe's product, a folder that exists, or what a Run measured."""
 
-    recipe: Recipe | None = None
+    recipe: AnyRecipe | None = None
     """How it is built from the source."""
     checkpoint: Path | None = None
     """A checkpoint made elsewhere."""

@@ -14,6 +14,7 @@ from typing import Any
 
 from harness.checkpoints import headers
 from harness.engine import server
+from harness.families import family_of
 from harness.record.records import Metric
 from harness.util import environments
 
@@ -77,14 +78,14 @@ def _shape(folder: Path) -> dict[str, int]:
     table = headers.tensors(folder)
     config = headers.read_config(folder)
     text = config.get("text_config", config)
-    tied = headers.is_tied(config)
+    tied, family = headers.is_tied(config), family_of(config)
     weight_bytes = 0
     for name, tensor in table.items():
         module = name.rpartition(".")[0]
-        part = headers.part_of(module)
+        part = family.part_of(module)
         if part in ("language", "lm_head") or (part == "embeddings" and tied):
             weight_bytes += tensor.nbytes
-    linears = [one for one in headers.linears_of(table) if one.part in ("language", "lm_head")]
+    linears = [one for one in headers.linears_of(config, table) if one.part in ("language", "lm_head")]
     weights = sum(one.in_features * one.out_features for one in linears)
     if tied:
         weights += int(text["hidden_size"]) * int(text["vocab_size"])

@@ -16,6 +16,7 @@ from harness.compare.trials import SpeedComparison, compare_speed
 from harness.record.records import Record
 from harness.suite.schema import Suite
 from harness.workloads import WORKLOADS
+from quantize.methods import method_of
 from reports import tables
 from reports.card import public, words
 from reports.card.results import Subject, compared, results_path, suite_name
@@ -189,18 +190,9 @@ def _quantized(subject: Subject, say: Any) -> Iterator[str]:
     yield say("Method: {method} with {tool}.", method=recipe["method"], tool=", ".join(tools))
     if scheme:
         yield say("Weights: {scheme}; activations stay in {dtype}.", scheme=scheme, dtype=_dtype(subject))
-    if recipe["method"] == "noise":
-        yield say("Noise of {noise} standard deviations: a control, not a quantization.", noise=recipe["noise_std"])
-    elif recipe["method"] == "awq":
-        yield say(
-            "Observer {observer}; {n_grid} points of the search for each of {mappings} mappings; duo_scaling {duo}.",
-            observer=recipe["observer"],
-            n_grid=recipe["n_grid"],
-            mappings=(manifest.get("search") or {}).get("mappings", len(recipe["mappings"])),
-            duo=str(recipe["duo_scaling"]).lower(),
-        )
-    else:
-        yield say("Observer {observer}.", observer=recipe["observer"])
+    method = method_of(recipe["method"])
+    for sentence, filled in method.told(recipe, manifest.get("search") or {}) if method else ():
+        yield say(sentence, **filled)
     yield say("Kept in high precision: {ignore}.", ignore=", ".join(code(name) for name in recipe["ignore"]) or say("none"))
     yield _calibration(manifest.get("calibration"), say)
     source = manifest["source"]

@@ -17,6 +17,7 @@ from harness.compare.trials import compare_speed
 from harness.record.records import Record
 from harness.util.errors import Fault
 from harness.workloads import kind_of
+from quantize.methods import method_of
 from reports.card import public
 from reports.card.edit import Key
 from reports.card.view import RunView
@@ -107,8 +108,8 @@ def _plain(comparison: Any) -> dict[str, Any]:
 def keys(subject: Subject, model_index: str | None) -> list[Key]:
     """The keys of the front matter that ModelScope documents; `model_index` names the model in Hugging Face's form as well."""
     packed, scored = subject.packed, _scored(subject)
-    method = (subject.facts.get("recipe") or {}).get("method")
-    tags = [method] if method in ("awq", "rtn") else []
+    method = method_of((subject.facts.get("recipe") or {}).get("method"))
+    tags = [method.tag] if method and method.tag else []
     tags += [f"w{packed['num_bits']}a16", "compressed-tensors"] if packed else []
     found = [Key("base_model", subject.base_model)] if subject.base_model else []
     found += [Key("base_model_relation", "quantized")] if packed else []

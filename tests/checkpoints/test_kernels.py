@@ -10,6 +10,7 @@ import pytest
 
 from harness.checkpoints import kernels
 from harness.checkpoints.headers import Linear
+from harness.families import FAMILIES
 
 
 def vllm_file(relative: str) -> Path:
@@ -49,10 +50,11 @@ def test_the_kernels_named_are_vllms():
 
 def test_fused_layers_are_asked_for_together():
     found = [Linear(f"m.layers.0.self_attn.{n}_proj", "language", 256, o) for n, o in (("q", 256), ("k", 64), ("v", 64))]
-    assert kernels.merged(found[1], found) == (256, 384)
+    joined = kernels.merged(found[1], found, FAMILIES[0])
+    assert joined == (256, 384)
     # k alone would not fit Machete, joined with q and v it does
     assert kernels.kernel_for("machete", 4, 128, True, 256, 64)[0] == "MarlinLinearKernel"
-    assert kernels.kernel_for("machete", 4, 128, True, *kernels.merged(found[1], found))[0] == "MacheteLinearKernel"
+    assert kernels.kernel_for("machete", 4, 128, True, *joined)[0] == "MacheteLinearKernel"
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,9 @@ import pytest
 from harness.checkpoints.headers import tensors as read_tensors
 from harness.checkpoints.readable import readable
 from harness.checkpoints.verify import servable_faults, storage, structure, verify
-from quantize.noise import write as write_noise
-from quantize.recipe import Recipe
+from quantize.methods.noise import write as write_noise
 from tests.helpers import shapes
+from tests.helpers.recipes import recipe
 
 Q = "model.language_model.layers.0.self_attn.q_proj"
 
@@ -208,7 +208,7 @@ def test_fields_the_installed_release_does_not_know_are_named_with_both_versions
 def test_noise_changes_the_language_linears_and_nothing_else(source: Path, tmp_path: Path):
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
-        write_noise(source, Recipe(method="noise", noise_std=0.5, seed=3), tmp_path / name)
+        write_noise(source, recipe(method="noise", noise_std=0.5, seed=3), tmp_path / name)
     a, b, original = (read_tensors(folder) for folder in (tmp_path / "a", tmp_path / "b", source))
     assert a.keys() == original.keys()
     for name, tensor in original.items():

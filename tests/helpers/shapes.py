@@ -146,12 +146,13 @@ def write_source(folder: Path, seed: int = 0, tie: bool = False) -> Path:
 
 def write_quantized(folder: Path, source: Path, group: int = 128, symmetric: bool = True) -> Path:
     """A packed checkpoint of `source` in the form a build writes it; the packed integers are random."""
-    from harness.checkpoints.headers import linears_of, tensors
+    from harness.checkpoints.headers import linears_of, read_config, tensors
 
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(1)
     original = tensors(source)
-    packed = {one.name: one for one in linears_of(original) if one.part == "language"}
+    every = linears_of(read_config(source), original)
+    packed = {one.name: one for one in every if one.part == "language"}
     table: dict[str, Entry] = {}
     for name, tensor in original.items():
         one = packed.get(name.removesuffix(".weight"))
@@ -167,7 +168,7 @@ def write_quantized(folder: Path, source: Path, group: int = 128, symmetric: boo
             table[f"{one.name}.weight_zero_point"] = ("I32", np.zeros((n // 8, groups)))
     write_safetensors(folder / "model.safetensors", table)
     content = json.loads((source / "config.json").read_text())
-    plain = [one.name for one in linears_of(original) if one.name not in packed]
+    plain = [one.name for one in every if one.name not in packed]
     content["quantization_config"] = {
         "quant_method": "compressed-tensors",
         "format": "pack-quantized",

@@ -46,7 +46,7 @@ def packed_alike(source: Path) -> dict[str, bool]:
 
     from quantize import llm_compressor, pack
     from quantize.fit import linears
-    from quantize.recipe import Recipe
+    from tests.helpers.recipes import recipe
 
     names = [one.name for one in linears(source) if one.part == "language"]
     recipes: dict[str, dict[str, Any]] = {"g32": {"group_size": 32}, "asymmetric": {"symmetric": False}}
@@ -57,7 +57,7 @@ def packed_alike(source: Path) -> dict[str, bool]:
         if name == "bias":
             for linear in map(loaded.model.get_submodule, names):
                 linear.bias = torch.nn.Parameter(torch.randn(linear.out_features))
-        ours = llm_compressor.round_weights(loaded, Recipe(method="rtn", observer="minmax", **given), None, [])
+        ours = llm_compressor.round_weights(loaded, recipe(method="rtn", observer="minmax", **given), None, [])
         pack._to_bf16(ours.model)
         theirs = copy.deepcopy(ours.model)
         pack.pack(ours)
@@ -76,17 +76,18 @@ def replay_difference(source: Path) -> float:
 
     from quantize import calibration, llm_compressor, replay
     from quantize.fit import linears
-    from quantize.recipe import Calibration, Recipe
+    from quantize.recipe import Calibration
+    from tests.helpers.recipes import recipe
 
     llm_compressor.compute_dtype = lambda: torch.float32
     loaded = llm_compressor.load(source, [one.name for one in linears(source) if one.part == "language"])
     wanted = Calibration(samples=12)  # more tokens than inputs, so that the factorization is used
     batches = calibration.prepare(wanted, loaded.processor, calibration.read(wanted)).batches
     torch.set_num_threads(2)
-    joined = llm_compressor.search(loaded, Recipe(n_grid=5), batches, False, lambda done, of: None).weights
+    joined = llm_compressor.search(loaded, recipe(n_grid=5), batches, False, lambda done, of: None).weights
     replay.install = lambda: None
     AWQModifier._run_samples = replay._run_samples.original
-    plain = llm_compressor.search(loaded, Recipe(n_grid=5), batches, False, lambda done, of: None).weights
+    plain = llm_compressor.search(loaded, recipe(n_grid=5), batches, False, lambda done, of: None).weights
     return max(float((joined[n] - plain[n]).abs().max() / plain[n].abs().max()) for n in plain)
 
 

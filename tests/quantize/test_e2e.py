@@ -227,9 +227,9 @@ def test_joined_inputs_find_the_same_scales(results: dict[str, Any]):
 
 def test_the_plan_told_the_size(work: Path, grid: subprocess.CompletedProcess[str]):
     from quantize.fit import plan_recipe
-    from quantize.recipe import Recipe
+    from tests.helpers.recipes import recipe
 
     for name in ("g_mse", "g_asym", "g_channel"):
-        _, facts = plan_recipe(work / "T", Recipe.model_validate(manifest(work, name)["recipe"]))
+        _, facts = plan_recipe(work / "T", recipe(**manifest(work, name)["recipe"]))
         stored = sum(t.nbytes for t in tensors(work / "out" / name).values())
         assert facts.expected_bytes == stored

@@ -10,18 +10,20 @@ from hypothesis import strategies as st
 
 from harness.checkpoints.patterns import propose
 from quantize.fit import linears, offered_observers, packed_bytes, plan_recipe
-from quantize.recipe import Calibration, Mapping, Recipe
+from quantize.methods.awq import Smoothing
+from quantize.recipe import Calibration
 from tests.helpers import shapes
+from tests.helpers.recipes import recipe
 
 NAMES = sorted(n.removesuffix(".weight") for n in shapes.qwen3_vl())
 
 
-def faults(source: Path, target: str | None = "cpu", **recipe: object) -> list[str]:
-    return [str(f) for f in plan_recipe(source, Recipe.model_validate(recipe), target)[0]]
+def faults(source: Path, target: str | None = "cpu", **fields: object) -> list[str]:
+    return [str(f) for f in plan_recipe(source, recipe(**fields), target)[0]]
 
 
 def test_the_default_recipe_fits(source: Path):
-    found, facts = plan_recipe(source, Recipe(), "cpu")
+    found, facts = plan_recipe(source, recipe(), "cpu")
     assert found == []
     assert facts.linears == {"lm_head": 1, "language": 14, "visual": 12}
     assert facts.packed == 14
@@ -49,7 +51,7 @@ def test_what_packs_without_a_kernel_is_another_reason(source: Path, target: str
         assert "packs, but no kernel" in line and "-1, 32, 64, 128" in line
     expected = {"marlin": ["Marlin"] * 3, "machete": ["Marlin", "Machete", "Machete"]}[target]
     for size, kernel in zip((32, 64, 128), expected, strict=True):
-        found, facts = plan_recipe(source, Recipe(group_size=size), target)
+        found, facts = plan_recipe(source, recipe(group_size=size), target)
         assert found == [] and facts.kernels == {f"{kernel}LinearKernel": 14}
 
 
@@ -99,7 +101,7 @@ def test_any_tail_of_a_name_leads_to_a_pattern_that_matches_that_name(name: str,
     )
 )
 def test_ignored_and_packed_are_the_linears_together(source: Path, patterns: list[str]):
-    _, facts = plan_recipe(source, Recipe(ignore=patterns), None)
+    _, facts = plan_recipe(source, recipe(ignore=patterns), None)
     kept = [
         one
         for one in linears(source)
@@ -119,15 +121,15 @@ def test_a_group_size_fits_when_it_divides_every_layer(source: Path, size: int):
 @given(st.sampled_from([-1, 32, 64, 128]), st.booleans(), st.sampled_from([4, 8]))
 def test_smaller_groups_and_zero_points_only_add_bytes(source: Path, size: int, symmetric: bool, bits: int):
     one = next(x for x in linears(source) if x.part == "language")
-    bytes_ = packed_bytes(Recipe(group_size=size, symmetric=symmetric, num_bits=bits), one)
+    bytes_ = packed_bytes(recipe(group_size=size, symmetric=symmetric, num_bits=bits), one)
     floor = one.in_features * one.out_features * bits // 8
     assert floor < bytes_ < floor * 1.5
-    assert bytes_ <= packed_bytes(Recipe(group_size=32, symmetric=False, num_bits=bits), one)
+    assert bytes_ <= packed_bytes(recipe(group_size=32, symmetric=False, num_bits=bits), one)
 
 
 def test_a_mapping_of_v_to_o_is_skipped_under_grouped_query_attention(source: Path):
     found, facts = plan_recipe(
-        source, Recipe(mappings=[*Recipe().mappings, Mapping(smooth="re:.*v_proj$", balance=["re:.*o_proj$"])])
+        source, recipe(mappings=[*recipe().mappings, Smoothing(smooth="re:.*v_proj$", balance=["re:.*o_proj$"])])
     )
     assert (facts.mappings[3].resolved, facts.mappings[3].skipped) == (0, 2)
     assert "128 vs 256" in facts.mappings[3].reason
@@ -178,7 +180,7 @@ def test_observers_are_asked_of_the_other_environment(source: Path, tmp_path: Pa
     (package / "mse.py").write_text("@Observer.register('mse')\nclass B: ...\n")
     interpreter = tmp_path / "bin" / "python"
     assert offered_observers(interpreter) == ["memoryless_minmax", "minmax", "mse"]
-    (fault,), _ = plan_recipe(source, Recipe(observer="mze"), interpreter=interpreter)
+    (fault,), _ = plan_recipe(source, recipe(observer="mze"), interpreter=interpreter)
     assert "perhaps 'mse'" in str(fault)
     assert offered_observers(tmp_path / "nowhere" / "bin" / "python") == []
 
@@ -200,10 +202,10 @@ def test_the_8b_model_is_planned_from_headers_in_a_moment(tmp_path: Path):
     shapes.write_header(tmp_path / "model.safetensors", table)
     shapes.write_json(tmp_path / "config.json", shapes.config(hidden=4096, mlp=12288, layers=36))
     start = time.perf_counter()
-    found, facts = plan_recipe(tmp_path, Recipe(), "machete", Calibration(samples=128, max_seq_length=2048))
+    found, facts = plan_recipe(tmp_path, recipe(), "machete", Calibration(samples=128, max_seq_length=2048))
     assert time.perf_counter() - start < 1
     assert found == [] and facts.kernels == {"MacheteLinearKernel": 252}
     assert 16.5e9 < facts.source_bytes < 17.6e9 and 6.3e9 < facts.expected_bytes < 7.7e9
     assert facts.calibration_host_bytes > facts.source_bytes and facts.calibration_device_bytes > 2**30
-    (line,) = [str(f) for f in plan_recipe(tmp_path, Recipe(ignore=["lm_head"]))[0] if "packed" in str(f)]
+    (line,) = [str(f) for f in plan_recipe(tmp_path, recipe(ignore=["lm_head"]))[0] if "packed" in str(f)]
     assert "visual" in line

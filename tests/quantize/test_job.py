@@ -16,9 +16,10 @@ from typing import Any
 import pytest
 
 from harness.util.files import file_sha256, folder_sha256
-from quantize import finish, noise
+from quantize import finish
 from quantize.finish import Finisher, replaced
 from quantize.job import build
+from quantize.methods import noise
 from quantize.recipe import Event, Job
 from tests.helpers import shapes
 

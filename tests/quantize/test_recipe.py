@@ -6,19 +6,21 @@ import sys
 import pytest
 from pydantic import ValidationError
 
-from quantize.recipe import Cell, Job, Recipe
+from quantize.methods import METHODS
+from quantize.recipe import Job, Product
+from tests.helpers.recipes import recipe
 
 
 def test_the_defaults_are_the_seeds_of_the_project():
-    recipe = Recipe()
-    assert (recipe.method, recipe.num_bits, recipe.group_size, recipe.observer, recipe.symmetric) == (
+    default = recipe()
+    assert (default.method, default.num_bits, default.group_size, default.observer, default.symmetric) == (
         "awq",
         4,
         128,
         "mse",
         True,
     )
-    assert [len(m.balance) for m in recipe.mappings] == [3, 2, 1]
+    assert [len(m.balance) for m in default.mappings] == [3, 2, 1]
 
 
 @pytest.mark.parametrize(
@@ -36,20 +38,20 @@ def test_the_defaults_are_the_seeds_of_the_project():
 )
 def test_what_makes_no_sense_is_refused(given: dict[str, object], said: str):
     with pytest.raises(ValidationError, match=said):
-        Recipe.model_validate(given)
+        recipe(**given)
 
 
 def test_cells_that_differ_in_the_observer_share_a_search():
-    assert Recipe(observer="mse").search_key() == Recipe(observer="minmax").search_key()
+    assert recipe(observer="mse").search_key() == recipe(observer="minmax").search_key()
     for other in ({"group_size": 64}, {"symmetric": False}, {"num_bits": 8}, {"n_grid": 10}, {"duo_scaling": False}):
-        assert Recipe().search_key() != Recipe.model_validate(other).search_key()
+        assert recipe().search_key() != recipe(**other).search_key()
 
 
 def test_only_what_reads_data_calibrates():
-    assert Recipe().calibrates
-    assert not Recipe(method="rtn").calibrates
-    assert Recipe(method="rtn", observer="imatrix_mse").calibrates
-    assert not Recipe(method="noise", noise_std=0.1).calibrates
+    assert recipe().calibrates
+    assert not recipe(method="rtn").calibrates
+    assert recipe(method="rtn", observer="imatrix_mse").calibrates
+    assert not recipe(method="noise", noise_std=0.1).calibrates
 
 
 @pytest.mark.parametrize("field", ["name", "output"])
@@ -61,7 +63,7 @@ def test_two_cells_never_share_a_name_or_an_output(field: str):
 
 
 def test_every_field_says_what_it_is():
-    for model in (Recipe, Cell, Job):
+    for model in (*METHODS, Product, Job):
         assert all(field.description for field in model.model_fields.values()), model
 
 

@@ -15,9 +15,6 @@ from harness.workloads.lm_eval.questions import Questions, chat, placed
 if TYPE_CHECKING:
     from harness.workloads.accuracy import AccuracySpec
 
-IMAGE_TOKENS = ("<|image_pad|>", "<|vision_start|>", "<|vision_end|>", "<|video_pad|>")
-SMALLEST_SIDE = 28
-"""Qwen-VL's processors refuse or distort pictures with a side below this many pixels."""
 POLICY = "accuracy.bad_documents=score_zero counts such documents as wrong in every arm"
 
 
@@ -72,18 +69,21 @@ def _wrong(
 ) -> dict[str, list[str]]:
     """Why documents cannot be asked, by id, in the documents' order."""
     questions.start()
+    family = prompt_length.family(model)
     found: dict[str, list[str]] = defaultdict(list)
     prompts = []
     for doc_id, doc in documents:
         sizes = [picture.size for picture in questions.pictures(doc)]
         if len(sizes) > images:
             found[doc_id].append(f"shows {len(sizes)} images, engine.images_per_prompt is {images}")
-        small = [size for size in sizes if min(size) < SMALLEST_SIDE]
+        small = [size for size in sizes if min(size) < family.smallest_side]
         if small:
-            found[doc_id].append(f"an image is {small[0][0]}x{small[0][1]} pixels, sides below {SMALLEST_SIDE} are not taken")
+            found[doc_id].append(
+                f"an image is {small[0][0]}x{small[0][1]} pixels, sides below {family.smallest_side} are not taken"
+            )
         messages, _ = chat(questions, doc)
         text = json.dumps(messages, ensure_ascii=False)
-        token = next((t for t in IMAGE_TOKENS if t in text), None)
+        token = next((t for t in family.image_tokens if t in text), None)
         if token:
             found[doc_id].append(f"its text holds the image token {token}")
         messages[-1]["content"] = placed(str(messages[-1]["content"]), [{"type": "image"}] * len(sizes))

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from harness.families import Family, family_of
 from harness.util import environments
 
 
@@ -30,6 +31,11 @@ def model_length(model: Path) -> int | None:
     config = _json(model / "config.json")
     found = (config.get("text_config") or {}).get("max_position_embeddings") or config.get("max_position_embeddings")
     return int(found) if found else None
+
+
+def family(model: Path) -> Family:
+    """The family of the model in a folder."""
+    return family_of(_json(model / "config.json"))
 
 
 def too_long(prompts: Sequence[Prompt], model: Path, room: int) -> dict[int, int]:
@@ -54,14 +60,9 @@ def _json(path: Path) -> dict[str, Any]:
 
 
 def _largest_picture(model: Path) -> int | None:
-    """Most tokens that one picture takes: the processor's largest area over the area of one token; None if unknown."""
+    """Most tokens that one picture takes; None if unknown."""
     given = _json(model / "preprocessor_config.json") or _json(model / "processor_config.json").get("image_processor") or {}
-    area = (given.get("size") or {}).get("longest_edge") or given.get("max_pixels")
-    patch, merge = given.get("patch_size"), given.get("merge_size")
-    # In Qwen-VL's processors `longest_edge` is an area in pixels.
-    if not str(given.get("image_processor_type", "")).startswith("Qwen2VL") or not (area and patch and merge):
-        return None
-    return int(area) // (int(patch) * int(merge)) ** 2
+    return family(model).most_picture_tokens(given)
 
 
 def _rendered(model: Path, messages: list[dict[str, Any]]) -> str | None:

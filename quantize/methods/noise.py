@@ -8,41 +8,76 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from collections.abc import Iterable, Mapping
+from functools import partial
 from pathlib import Path
+from typing import Annotated, Any, Literal
 
 import numpy as np
+from pydantic import Field, model_validator
 
-from harness.checkpoints.headers import Tensor, header, matches, part_of, weight_files
-from quantize.recipe import Recipe
+from harness.checkpoints.headers import Tensor, header, matches, read_config, weight_files
+from harness.families import Family, family_of
+from quantize.methods.base import Recipe, Sentence, Workbench, Written
 
 FLOATS = {"BF16", "F16", "F32"}
 
 
-def write(source: Path, recipe: Recipe, folder: Path) -> None:
+class Noise(Recipe):
+    """BF16 with noise: a positive control, not a quantization."""
+
+    needs_model = False
+    packs = False
+
+    method: Literal["noise"] = "noise"
+    """BF16 with noise, a positive control."""
+    noise_std: Annotated[float, Field(gt=0, le=10)] | None = None
+    """Standard deviation of the noise as a share of each weight matrix's own."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Seed of the noise."""
+
+    @model_validator(mode="after")
+    def _some_noise(self) -> Noise:
+        if self.noise_std is None:
+            raise ValueError("method noise needs noise_std, for example 0.1")
+        return self
+
+    def build(self, bench: Workbench, folder: Path) -> Written:
+        return {}, partial(write, bench.source_path, self, folder)
+
+    @classmethod
+    def told(cls, recipe: Mapping[str, Any], search: Mapping[str, Any]) -> Iterable[Sentence]:
+        sentence = "Noise of {noise} standard deviations: a control, not a quantization."
+        return [(sentence, {"noise": recipe["noise_std"]})]
+
+
+def write(source: Path, recipe: Noise, folder: Path) -> None:
     """Copy `source` to `folder` and add noise to the weights of the language Linears that no ignore pattern names.
 
     Each weight w becomes w + noise_std * std(w) * N(0, 1), drawn per tensor from the recipe's seed and the tensor's
     name, so neither the order nor the sharding matters.
     """
     assert recipe.noise_std is not None
+    family = family_of(read_config(source))
+    ignore = recipe.resolved(family).ignored
     for path in sorted(source.iterdir()):
         if path.is_file() and path.name != "manifest.json":
             shutil.copyfile(path, folder / path.name)
     for file in weight_files(folder):
         for tensor in header(file).values():
-            if _is_target(tensor, recipe):
+            if _is_target(tensor, family, ignore):
                 _disturb(tensor, recipe.noise_std, recipe.seed)
 
 
-def _is_target(tensor: Tensor, recipe: Recipe) -> bool:
+def _is_target(tensor: Tensor, family: Family, ignore: list[str]) -> bool:
     name = tensor.name.removesuffix(".weight")
     return (
         tensor.name.endswith(".weight")
         and len(tensor.shape) == 2
         and tensor.dtype in FLOATS
-        and ".layers." in name
-        and part_of(name) == "language"
-        and not any(matches(pattern, name) for pattern in recipe.ignore)
+        and bool(family.layer_of(name))
+        and family.part_of(name) == "language"
+        and not any(matches(pattern, name) for pattern in ignore)
     )
 
 
