@@ -26,7 +26,7 @@ from harness.checkpoints.headers import (
 from harness.checkpoints.kernels import KERNELS, kernel_for, merged
 from harness.checkpoints.patterns import pattern_error, propose, safe_match
 from harness.families import Family, Part, family_of
-from harness.util.errors import Fault, Refused
+from harness.util.errors import Fault, OfSource, Refused
 from harness.util.strict import Strict
 from quantize.methods.base import MappingFacts, Recipe, Rounding
 from quantize.recipe import Calibration
@@ -168,9 +168,9 @@ def offered_observers(interpreter: Path) -> list[str]:
 
 def _source_faults(source: Path, config: dict[str, Any], found: list[Linear]) -> list[Fault]:
     if "quantization_config" in config or any(one.packed for one in found):
-        return [Fault(f"source {source}", "is quantized already", "the BF16 checkpoint it was made from")]
+        return [OfSource(f"source {source}", "is quantized already", "the BF16 checkpoint it was made from")]
     if not any(one.part == "language" for one in found):
-        return [Fault(f"source {source}", "has no Linear in its language model that could be packed")]
+        return [OfSource(f"source {source}", "has no Linear in its language model that could be packed")]
     return []
 
 

@@ -27,7 +27,7 @@ from typing import Any
 from harness.checkpoints.headers import read_config
 from harness.checkpoints.verify import verify
 from harness.families import family_of
-from harness.util.errors import CellFailed, Fault, Refused
+from harness.util.errors import CellFailed, Fault, OfSource, Refused
 from harness.util.files import digest, folder_sha256, joined_sha256, write_json
 from quantize import calibration, upstream
 from quantize.finish import MANIFEST, MANIFEST_VERSION, Clock, Finisher, hashes, held, peak_bytes, replaced, versions
@@ -91,9 +91,7 @@ class _Builder:
         for cell in self.job.cells:
             found, _ = plan_recipe(self.job.source, cell.recipe, None, interpreter=Path(sys.executable))
             # A fault of the source is every cell's: said once.
-            faults += [
-                f if f.where.startswith("source") else Fault(f"cell {cell.name}: {f.where}", f.what, f.right) for f in found
-            ]
+            faults += [f if isinstance(f, OfSource) else f.at(f"cell {cell.name}: ") for f in found]
         Refused.if_any(faults)
 
     def in_order(self) -> list[Product]:

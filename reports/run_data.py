@@ -6,7 +6,6 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
 
 from harness.compare.answers import Comparison, compare_run
 from harness.compare.tokens import Divergence, compare_divergence
@@ -14,7 +13,8 @@ from harness.compare.trials import SpeedComparison, compare_speed
 from harness.compare.tune import compare_settings
 from harness.record.folder import RunFolder
 from harness.record.records import Record
-from harness.util.errors import Fault, Refused
+from harness.record.run_facts import RunFacts
+from harness.util.errors import Fault
 
 
 @dataclass
@@ -22,7 +22,7 @@ class Source:
     """The facts of run.json, the Records, and what their comparisons gave."""
 
     run: RunFolder
-    facts: dict[str, Any]
+    facts: RunFacts
     records: list[Record]
     accuracy: list[Comparison] = field(default_factory=list)
     divergence: list[Divergence] = field(default_factory=list)
@@ -33,10 +33,7 @@ class Source:
     @classmethod
     def of(cls, run: RunFolder) -> Source:
         """Read everything; raises Refused when there is no Run, or when its run.json cannot be read."""
-        facts = run.read()
-        if not facts:
-            raise Refused(Fault(str(run.path), "is no Run: it has no run.json"))
-        source = cls(run, facts, list(run.records()))
+        source = cls(run, run.read(), list(run.records()))
         for kind, compare in (("accuracy", compare_run), ("divergence", compare_divergence), ("speed", compare_speed)):
             found, source.faults[kind] = compare(run, source.baseline)
             setattr(source, kind, found)
@@ -45,24 +42,24 @@ class Source:
     @property
     def baseline(self) -> str:
         """The variant that the others are compared with."""
-        return str(self.facts["baseline"])
+        return self.facts.baseline
 
     @property
     def name(self) -> str:
         """The suite's name."""
-        return str(self.facts["suite"].get("name", self.run.path.name))
+        return self.run.suite_name
 
     @property
     def model(self) -> str:
         """The model as the suite names it."""
-        model = self.facts["suite"].get("model", "unknown")
+        model = self.facts.suite.get("model", "unknown")
         return model if isinstance(model, str) else f"shape {model.get('shape')}"
 
     @cached_property
     def variants(self) -> list[str]:
         """Every variant of the suite or the Records, the baseline first."""
-        names = [self.baseline, *self.facts["variants"], *(r.cell.variant for r in self.records)]
-        return list(dict.fromkeys(name for name in names if name in self.facts["variants"] or self._measured(name)))
+        names = [self.baseline, *self.facts.variants, *(r.cell.variant for r in self.records)]
+        return list(dict.fromkeys(name for name in names if name in self.facts.variants or self._measured(name)))
 
     def _measured(self, name: str) -> bool:
         return any(r.cell.variant == name for r in self.records)
@@ -70,8 +67,7 @@ class Source:
     @cached_property
     def settings(self) -> tuple[list[SpeedComparison], list[Fault]]:
         """Each checkpoint under the suite's engine settings against the first of them; nothing where there is no such axis."""
-        names = list(dict.fromkeys(name.rpartition("@")[2] for name in self.facts["variants"] if "@" in name))
-        return compare_settings(self.records, names) if len(names) > 1 else ([], [])
+        return compare_settings(self.records, self.facts.settings)
 
     def taken(self) -> list[str]:
         """A sentence for each variant that another Run measured."""
@@ -82,12 +78,12 @@ class Source:
     def absent(self) -> list[str]:
         """Keys of the Cells that were planned and have no Record, none that can be read, or lost their samples."""
         here = {record.cell.key for record in self.records}
-        return [key for key in self.facts["cells"] if key not in here]
+        return [key for key in self.facts.cells if key not in here]
 
     @property
     def labels(self) -> dict[str, str]:
         """What the planned Cells are called, by key; empty for a Run of an earlier version."""
-        return dict(self.facts.get("labels", {}))
+        return self.facts.labels
 
     @property
     def random_weights(self) -> bool:

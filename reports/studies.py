@@ -103,16 +103,16 @@ def drawing(place: Path) -> Table:
     """What a token takes under each load of the baseline: loads that differ in how tokens are drawn (Traffic.sampling)."""
     folder = RunFolder.existing(place)
     facts = folder.read()
-    loads: dict[str, dict[str, Any]] = facts["suite"]["workloads"][Latency.name]["loads"]
+    loads: dict[str, dict[str, Any]] = facts.suite["workloads"][Latency.name]["loads"]
     rows: dict[str, dict[str, str]] = {}
     for (variant, _), trials in speed.points(folder.records()).items():
         point = trials[0].cell.point
-        if variant == facts["baseline"] and point["load"] in loads and "concurrency" in point:
+        if variant == facts.baseline and point["load"] in loads and "concurrency" in point:
             row = rows.setdefault(
                 point["load"], {"load": point["load"], "tokens": _drawn(loads[point["load"]].get("sampling"))}
             )
             row[f"TPOT ms, {point['concurrency']} at once"] = speed.figure(trials, "server_tpot_ms")
-    notes = [RANDOM, f"{facts['baseline']}, by the server's clock: means over trials ± half a 95 % t interval."]
+    notes = [RANDOM, f"{facts.baseline}, by the server's clock: means over trials ± half a 95 % t interval."]
     return Table("Drawing tokens", pd.DataFrame([rows[name] for name in loads if name in rows]), notes)
 
 

@@ -11,7 +11,7 @@ from harness.checkpoints import shape, verify
 from harness.checkpoints.headers import tensors
 from harness.checkpoints.shape import Shape
 from harness.util import environments, files
-from harness.util.errors import Fault, Refused
+from harness.util.errors import Damaged, Fault, Refused
 from harness.util.places import MODELS
 
 NOT_WEIGHTS = ("manifest.json", "README.md")
@@ -83,16 +83,16 @@ def manifest_faults(checkpoint: Path) -> list[Fault]:
         listed = json.loads((checkpoint / "manifest.json").read_text(encoding="utf-8"))["files"]
         said = {name: str(about["sha256"]) for name, about in listed.items() if name not in NOT_WEIGHTS}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return [Fault(str(checkpoint), "has no manifest.json that can be read", again)]
+        return [Damaged(str(checkpoint), "has no manifest.json that can be read", again)]
     if files.joined_sha256(said) != content_hash(checkpoint):
-        return [Fault(str(checkpoint), "is not what its manifest.json says: a file was changed or lost", again)]
+        return [Damaged(str(checkpoint), "is not what its manifest.json says: a file was changed or lost", again)]
     return []
 
 
 def served_faults(checkpoint: Path, who: str = "") -> list[Fault]:
     """What a server would refuse, or answer noise from, is refused before any engine; where: file, tensor or field."""
     found = _unservable(checkpoint, content_hash(checkpoint))
-    return [Fault(f"{who}{files.shown(checkpoint)}: {f.where}", f.what, f.right) for f in found]
+    return [fault.at(f"{who}{files.shown(checkpoint)}: ") for fault in found]
 
 
 @lru_cache

@@ -88,20 +88,20 @@ def _gate(given: argparse.Namespace) -> int:
     run = RunFolder.existing(given.run)
     earlier = RunFolder.existing(given.baseline) if given.baseline else None
     facts = run.read()
-    policy = load_policy(given.policy) if given.policy else policy_of(facts["suite"].get("gate") or {}, run.path / "run.json")
+    policy = load_policy(given.policy) if given.policy else policy_of(facts.suite.get("gate") or {}, run.path / "run.json")
     # Not after the verdict: a gate that could not write would end like one that failed.
     Refused.if_any(_unwritable("--junit", given.junit))
     Refused.if_any(_unwritable("--benchmark-json", given.benchmark_json))
     Refused.if_any(_unwritable("--pytest-benchmark-json", given.pytest_benchmark_json))
     found = judge(run, policy, earlier)
-    crossings = crossovers(compare_speed(run, facts["baseline"])[0])
-    name = str(facts["suite"].get("name", run.path.name))
+    crossings = crossovers(compare_speed(run, facts.baseline)[0])
+    name = run.suite_name
     results().print(gate.table(found, crossings).rich())
     records = list(run.records())
     if given.junit:
         files.write_text(given.junit, ci.junit(name, found))
     if given.benchmark_json:
-        bigger, smaller = ci.benchmark(records, compare_run(run, facts["baseline"])[0])
+        bigger, smaller = ci.benchmark(records, compare_run(run, facts.baseline)[0])
         files.write_json(given.benchmark_json, bigger)
         files.write_json(given.benchmark_json.with_suffix(".smaller.json"), smaller)
     if given.pytest_benchmark_json:

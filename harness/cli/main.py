@@ -17,7 +17,7 @@ from pathlib import Path
 
 from harness import __version__
 from harness.cli import judge, publish, report
-from harness.util.errors import CellFailed, Fault, Refused, condensed
+from harness.util.errors import CellFailed, Damaged, Fault, Refused, condensed
 
 CHECKPOINT = "a checkpoint folder, `demo`, or a hub id whose files lie under models/"
 
@@ -212,9 +212,9 @@ def _quantize(given: argparse.Namespace) -> int:
     suite, folder = _suite_and_folder(given)
     with executor(suite) as where, Reporter() as report:
         plan = make_plan(suite, given.checkpoints, given.only)
-        # --force is the remedy for a damaged product, so its fault does not stand in the way.
+        # To build it again is the remedy for a damaged product, so its fault does not stand in the way.
         faults = [*folder_faults(plan, folder, given.checkpoints), *plan.faults]
-        Refused.if_any(f for f in faults if not (given.force and "--force" in f.right))
+        Refused.if_any(f for f in faults if not (given.force and isinstance(f, Damaged)))
         variants = [v for v in plan.variants if v.recipe] if given.force else plan.to_build()
         failures = build_variants(plan, variants, folder.logs, where, report, given.force)
     for variant in make_plan(suite, given.checkpoints, given.only).variants:
@@ -268,10 +268,11 @@ def _tune(given: argparse.Namespace) -> int:
     settings = tune.settings_of(suite)
     with Reporter() as report:
         _, failures = run_suite(suite, folder, given.checkpoints, report, given.only)
-    comparisons, faults = tune.compare_settings(list(folder.records()), settings)
+    axis = folder.read().settings
+    comparisons, faults = tune.compare_settings(list(folder.records()), axis)
     console = results()
     console.print(speed.against(comparisons, faults, f"Settings against {settings[0]}").rich())
-    console.print(speed.tuned(tune.winners(comparisons)).rich())
+    console.print(speed.tuned(tune.winners(comparisons, axis)).rich())
     for failure in failures:
         print(f"failed: {failure}", file=sys.stderr)
     return 1 if failures else 0

@@ -7,7 +7,7 @@ import json
 import sys
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from harness.record.health import Health
 from harness.record.records import Record
 from harness.util import files
 from harness.util.cached import Kept
-from harness.util.errors import Fault, NotDone, OneArm, Refused, Unlike
+from harness.util.errors import Fault, NoDocuments, NotDone, OneArm, Refused, Unlike
 from harness.util.parallel import spread
 from harness.workloads import workload_names
 
@@ -183,7 +183,7 @@ def compare_arms(
     told = []
     for keep, outcome in zip(keeps, outcomes, strict=True):
         outcome = outcome or keep.keep(next(made))
-        told.append((outcome.comparisons, [KINDS[kind](where, what, right) for kind, where, what, right in outcome.faults]))
+        told.append((outcome.comparisons, [KINDS[kind](**fields) for kind, fields in outcome.faults]))
     return told
 
 
@@ -205,7 +205,7 @@ def _outcomes(pairs: Sequence[_Comparing]) -> list[Outcome]:
     return [pair.outcome() for pair in pairs]
 
 
-KINDS = {kind.__name__: kind for kind in (Fault, Unlike, NotDone, OneArm)}
+KINDS: dict[str, type[Fault]] = {kind.__name__: kind for kind in (Fault, Unlike, NotDone, NoDocuments, OneArm)}
 
 
 @dataclass
@@ -213,8 +213,8 @@ class Outcome:
     """What comes of two arms, in a form that can be kept."""
 
     comparisons: list[Comparison]
-    faults: list[tuple[str, str, str, str]]
-    """Kind, where, what, right."""
+    faults: list[tuple[str, dict[str, str]]]
+    """Kind and fields of each."""
 
 
 OUTCOME = TypeAdapter(Outcome)
@@ -249,7 +249,7 @@ class _Comparing:
         self.noise = False
         before, after = records
         self.faults: list[Fault] = [
-            OneArm(f"{arms} on {task}", f"was measured for {arms.baseline if task in before else arms.candidate} alone")
+            arms.alone(task, "baseline" if task in before else "candidate")
             for task in dict.fromkeys([*before, *after])
             if (task in before) != (task in after)
         ]
@@ -302,7 +302,7 @@ class _Comparing:
             whole = len(self.found) == len(self.records[0])
             total = ALL if whole else f"{len(self.found)} of {len(self.records[0])} tasks"
             self.found.append(compare_tally(total, self.arms, Tally.total(self.tallies), self.noise, total=True))
-        return Outcome(self.found, [(type(f).__name__, f.where, f.what, f.right) for f in self.faults])
+        return Outcome(self.found, [(type(f).__name__, asdict(f)) for f in self.faults])
 
 
 def _same(one: Record, two: Record) -> bool:
@@ -318,4 +318,4 @@ def _not_done(record: Record) -> NotDone:
     if score is not None and score.n:
         what = f"has a score over {score.n} documents but no samples, so it cannot be paired"
         return NotDone(record.cell.label, what, "inconclusive: import or measure it with its samples")
-    return NotDone(record.cell.label, "has no documents, so there is nothing to compare")
+    return NoDocuments(record.cell.label, "has no documents, so there is nothing to compare")

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from harness.record.records import Record
+from harness.record.run_facts import RunFacts
+from harness.util.errors import OneArm
 
 ARM_FIELDS = ("checkpoint", "repeat")
 """What the two arms of a Comparison may differ in: fields of a Record's identity, dotted below the first."""
@@ -26,12 +28,17 @@ class Arms:
     def __str__(self) -> str:
         return f"{self.baseline} and {self.candidate}"
 
+    def alone(self, place: str, side: Literal["baseline", "candidate"]) -> OneArm:
+        """The fault of a task or point that was measured for one of them alone."""
+        name = self.baseline if side == "baseline" else self.candidate
+        return OneArm(f"{self} on {place}", f"was measured for {name} alone", "", self.candidate, place, side)
 
-def arms_of(facts: dict[str, Any], records: Iterable[Record], baseline: str) -> list[Arms]:
+
+def arms_of(facts: RunFacts, records: Iterable[Record], baseline: str) -> list[Arms]:
     """Which variant is compared with which: `compared_with` of run.json's variants, else the Run's baseline."""
     arms = []
     for name in dict.fromkeys(r.cell.variant for r in records):
-        other = (facts["variants"].get(name) or {}).get("compared_with") or baseline
+        other = facts.variant(name).compared_with or baseline
         if name != other and name != baseline:
             arms.append(Arms(other, name))
     return arms

@@ -10,6 +10,7 @@ from harness.compare.tokens import Divergence, compare_divergence
 from harness.compare.trials import SpeedComparison, compare_trials
 from harness.record.folder import RunFolder
 from harness.record.records import Record
+from harness.record.run_facts import RunFacts
 from harness.util.errors import Fault, Refused, Unlike, nearest
 
 
@@ -44,9 +45,11 @@ def compare_all(
     facts, records = run.read(), list(run.records())
     before = earlier or run
     past = list(before.records()) if earlier else records
-    arms = _arms(facts, records, past, earlier, variants)
+    pairs = _arms(facts, records, past, earlier, variants)
+    where = f" in {earlier.path.resolve().name}" if earlier else ""
+    arms = [Arms(f"{pair.baseline}{where}", pair.candidate) for pair in pairs]
     found = Compared(arms[0].baseline)
-    bases = [pair.baseline.partition(" in ")[0] if earlier else pair.baseline for pair in arms]
+    bases = [pair.baseline for pair in pairs]
     sides = [((before, base), (run, pair.candidate), pair) for base, pair in zip(bases, arms, strict=True)]
     for base, pair, (some, faults) in zip(bases, arms, compare_arms(sides, anyway=anyway), strict=True):
         found.accuracy += some
@@ -58,7 +61,7 @@ def compare_all(
             speed, _ = compare_trials(of[0], of[1], pair, [*ARM_FIELDS, *_top_fields(of)])
         found.speed += speed
     if earlier is None:
-        divergence, faults = compare_divergence(run, facts["baseline"])
+        divergence, faults = compare_divergence(run, facts.baseline)
         chosen = {(pair.baseline, pair.candidate) for pair in arms}
         found.divergence = [d for d in divergence if (d.baseline, d.candidate) in chosen]
         found.add("divergence", faults)
@@ -69,13 +72,13 @@ def compare_all(
 
 
 def _arms(
-    facts: dict[str, object],
+    facts: RunFacts,
     records: list[Record],
     past: list[Record],
     earlier: RunFolder | None,
     variants: tuple[str, str] | None,
 ) -> list[Arms]:
-    """The pairs to compare; raises Refused for names that are not there."""
+    """The pairs of variants to compare, each by its name in its own Run; raises Refused for names that are not there."""
     here, there = (dict.fromkeys(r.cell.variant for r in rows) for rows in (records, past))
     if variants:
         Refused.if_any(
@@ -89,11 +92,10 @@ def _arms(
     elif earlier is not None:
         pairs = [(name, name) for name in here if name in there]
     else:
-        return arms_of(facts, records, str(facts["baseline"])) or _nothing("has no candidate beside its baseline")
+        return arms_of(facts, records, facts.baseline) or _nothing("has no candidate beside its baseline")
     if not pairs:
         return _nothing("has no variant in common with the other Run")
-    where = f" in {earlier.path.resolve().name}" if earlier else ""
-    return [Arms(f"{base}{where}", candidate) for base, candidate in pairs]
+    return [Arms(base, candidate) for base, candidate in pairs]
 
 
 def _nothing(what: str) -> list[Arms]:

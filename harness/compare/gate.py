@@ -20,7 +20,7 @@ from harness.record.folder import RunFolder
 from harness.record.health import Health
 from harness.record.records import Record
 from harness.suite.gate_policy import AccuracyPolicy, Policy
-from harness.util.errors import Fault, OneArm, Refused, Unlike, nearest
+from harness.util.errors import Fault, NoDocuments, OneArm, Refused, Unlike, nearest
 from harness.workloads import kind_of, workload_names
 
 Outcome = Literal["pass", "fail", "inconclusive", "blocked"]
@@ -74,11 +74,11 @@ def judge(run: RunFolder, policy: Policy, baseline: RunFolder | None = None) -> 
     _check(policy)
     facts = run.read()
     verdicts = list(_cells(run))
-    found, faults = compare_run(run, facts["baseline"])
+    found, faults = compare_run(run, facts.baseline)
     _refuse(faults)
-    verdicts += _one_arm(faults, "accuracy", facts["baseline"])
-    verdicts += _accuracy_lines(found, policy.accuracy, facts["baseline"])
-    verdicts += _divergence(run, policy.accuracy, facts["baseline"])
+    verdicts += _one_arm(faults, "accuracy", facts.baseline)
+    verdicts += _accuracy_lines(found, policy.accuracy, facts.baseline)
+    verdicts += _divergence(run, policy.accuracy, facts.baseline)
     verdicts += _speedups(run, policy)
     verdicts += _history(run, policy, baseline)
     if not verdicts:
@@ -112,32 +112,30 @@ def _check(policy: Policy) -> None:
 
 def _refuse(faults: Iterable[Fault]) -> None:
     """Raise the faults that make arms incomparable; Cells that are not done have lines of their own."""
-    Refused.if_any(f for f in faults if isinstance(f, Unlike) or f.what.startswith("has no documents"))
+    Refused.if_any(f for f in faults if isinstance(f, Unlike | NoDocuments))
 
 
-def _one_arm(faults: Iterable[Fault], kind: Kind, against: str, history: Arms | None = None) -> Iterator[Verdict]:
+def _one_arm(faults: Iterable[Fault], kind: Kind, against: str, history: bool = False) -> Iterator[Verdict]:
     """What only one arm has: missing beside the baseline or where there was a history, new where there was none."""
     for fault in (f for f in faults if isinstance(f, OneArm)):
-        new = history is not None and fault.what.endswith(f"for {history.candidate} alone")
+        new = history and fault.side == "candidate"
         why = "is new: it has no history yet" if new else fault.what
-        names, _, place = fault.where.rpartition(" on ")
-        candidate = history.candidate if history else names.rpartition(" and ")[2]
-        yield Verdict(kind, candidate, against, place, "", "inconclusive" if new else "blocked", why, required=not new)
+        word: Outcome = "inconclusive" if new else "blocked"
+        yield Verdict(kind, fault.candidate, against, fault.place, "", word, why, required=not new)
 
 
 def _cells(run: RunFolder) -> Iterator[Verdict]:
     """A line for each Cell that is missing, failed or invalid: it blocks whatever the others say."""
     facts = run.read()
-    for name, variant in facts["variants"].items():
-        if "content" in variant and variant["content"] is None:
+    for name, variant in facts.variants.items():
+        if variant.unbuilt:
             yield Verdict(
                 "cell", name, "the suite", "checkpoint", "", "blocked", "was not built, so nothing of it was measured"
             )
-    for key in facts["cells"]:
+    for key in facts.cells:
         record = run.record(key)
         if record is None:
-            # The run.json of an earlier version does not say what its Cells are called.
-            name, _, place = facts.get("labels", {}).get(key, f"a variant/{key}").partition("/")
+            name, place = facts.cell(key)
             why = "its Record or samples are damaged: run it again" if run.damaged(key) else "was not measured"
             yield Verdict("cell", name, "the suite", place, "", "blocked", why)
         elif record.status != "done":
@@ -249,15 +247,15 @@ def _speedups(run: RunFolder, policy: Policy) -> Iterator[Verdict]:
     if policy.speed is None or policy.speed.min_speedup is None:
         return
     facts = run.read()
-    found, faults = compare_speed(run, facts["baseline"])
+    found, faults = compare_speed(run, facts.baseline)
     found = [c for c in found if c.workload in workload_names("trials", timed=True) and c.metric in policy.speed.metrics]
     _refuse(faults)
-    content = {name: variant.get("content") for name, variant in facts["variants"].items()}
     for c in found:
-        if content.get(c.candidate) is None or content.get(c.candidate) != content.get(c.baseline):
+        content = facts.variant(c.candidate).content
+        if content is None or content != facts.variant(c.baseline).content:
             yield _speed(c, policy.speed.min_speedup, c.baseline)
     if not found:
-        yield Verdict("speed", "a variant", facts["baseline"], "all", "", "blocked", "no speed was measured in this Run")
+        yield Verdict("speed", "a variant", facts.baseline, "all", "", "blocked", "no speed was measured in this Run")
 
 
 def _history(run: RunFolder, policy: Policy, baseline: RunFolder | None) -> Iterator[Verdict]:
@@ -278,7 +276,7 @@ def _history(run: RunFolder, policy: Policy, baseline: RunFolder | None) -> Iter
     sides = [((baseline, name), (run, name), Arms(f"{name} in {where}", name)) for name in shared]
     for (_, (_, name), arms), (found, faults) in zip(sides, compare_arms(sides, may_differ), strict=True):
         _refuse(faults)
-        yield from _one_arm(faults, "accuracy", where, arms)
+        yield from _one_arm(faults, "accuracy", where, history=True)
         yield from _accuracy_lines(found, policy.accuracy, where)
         of = [[r for r in records if r.cell.variant == name] for records in (before, now)]
         for kind in lines:
@@ -302,7 +300,7 @@ def _speed_lines(
         return
     found, faults = compare_trials(of[0], of[1], arms, may_differ, workloads)
     _refuse(faults)
-    yield from _one_arm(faults, kind, where, arms)
+    yield from _one_arm(faults, kind, where, history=True)
     yield from (_speed(c, limit, where) for c in found if c.metric in metrics)
     names = {c.metric for c in found}
     for metric in (m for m in metrics if found and m not in names):

@@ -12,13 +12,13 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from harness.compare import stats
 from harness.compare.arms import ARM_FIELDS, Arms, arms_of, unlike
 from harness.record.folder import RunFolder
 from harness.record.records import Record, cell_label
-from harness.util.errors import Fault, NotDone, OneArm, Unlike
+from harness.util.errors import Fault, NotDone, Unlike
 from harness.workloads import WORKLOADS, kind_of, workload_names
 
 LEVELS = ("concurrency", "request_rate")
@@ -123,8 +123,8 @@ def compare_trials(
     found: list[SpeedComparison] = []
     for place in dict.fromkeys([*before, *after]):
         if place not in before or place not in after:
-            name, trials = (arms.baseline, before[place]) if place in before else (arms.candidate, after[place])
-            faults += [OneArm(f"{arms} on {_place(r)}", f"was measured for {name} alone") for r in trials.values()]
+            side: Literal["baseline", "candidate"] = "baseline" if place in before else "candidate"
+            faults += [arms.alone(_place(r), side) for r in (before if place in before else after)[place].values()]
             continue
         if before[place] and after[place]:
             wrong = list(_not_alike(before[place], after[place], arms, may_differ))

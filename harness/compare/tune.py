@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from harness.compare import stats
@@ -15,6 +15,8 @@ from harness.util.errors import Fault, Refused
 
 HEADLINE = "output_throughput"
 """What settings are ranked by at each point."""
+Axis = Mapping[str, tuple[str, str]]
+"""See RunFacts.settings."""
 LEVEL = 0.05
 """How often a setting that changes nothing may be told as faster, among all that are compared."""
 
@@ -43,22 +45,23 @@ def settings_of(suite: Suite) -> list[str]:
     return names
 
 
-def compare_settings(records: Sequence[Record], settings: Sequence[str]) -> tuple[list[SpeedComparison], list[Fault]]:
+def compare_settings(records: Sequence[Record], axis: Axis) -> tuple[list[SpeedComparison], list[Fault]]:
     """Every setting against the first, for each checkpoint; the engine's settings are what may differ."""
-    checkpoints = dict.fromkeys(r.cell.variant.rpartition("@")[0] for r in records if "@" in r.cell.variant)
     found: list[SpeedComparison] = []
     faults: list[Fault] = []
-    for name in checkpoints:
-        arms = {s: [r for r in records if r.cell.variant == f"{name}@{s}"] for s in settings}
-        for setting in settings[1:]:
-            pair = Arms(f"{name}@{settings[0]}", f"{name}@{setting}")
-            some, wrong = compare_trials(arms[settings[0]], arms[setting], pair, [*ARM_FIELDS, "engine"])
+    served: dict[str, list[str]] = defaultdict(list)
+    for name, (checkpoint, _) in axis.items():
+        served[checkpoint].append(name)
+    for first, *others in served.values():
+        for other in others:
+            of = [[r for r in records if r.cell.variant == name] for name in (first, other)]
+            some, wrong = compare_trials(of[0], of[1], Arms(first, other), [*ARM_FIELDS, "engine"])
             found += some
             faults += wrong
     return found, faults
 
 
-def winners(comparisons: Iterable[SpeedComparison]) -> list[Winner]:
+def winners(comparisons: Iterable[SpeedComparison], axis: Axis) -> list[Winner]:
     """For each checkpoint and point the setting with the largest speed-up that is shown, else the first.
 
     Shown at 5 % over all that were looked at: of twenty settings that change nothing, one has an interval above 1.
@@ -69,10 +72,10 @@ def winners(comparisons: Iterable[SpeedComparison]) -> list[Winner]:
     faster = [one for one, p in zip(judged, adjusted, strict=True) if p < LEVEL and one.speedup.value > 1]
     points: dict[tuple[str, str], list[SpeedComparison]] = defaultdict(list)
     for one in looked_at:
-        points[one.candidate.rpartition("@")[0], one.place].append(one)
+        points[axis[one.candidate][0], one.place].append(one)
     found = []
     for (variant, place), rivals in points.items():
         best = max((one for one in rivals if one in faster), key=lambda one: one.speedup.value, default=None)
-        setting = (best.candidate if best else rivals[0].baseline).rpartition("@")[2]
+        _, setting = axis[best.candidate if best else rivals[0].baseline]
         found.append(Winner(variant, place, setting, best))
     return found

@@ -22,7 +22,7 @@ def records_of(place: Path, name: str, workloads: Collection[str]) -> list[Recor
     Raises Refused where there is no Run, no such variant, or nothing finished.
     """
     run = RunFolder.existing(place)
-    known = list(run.read()["variants"])
+    known = list(run.read().variants)
     if name not in known:
         what = f"has no variant {name!r}{nearest(name, known)}"
         raise Refused(Fault(str(place), what, f"there are: {', '.join(known)}"))
@@ -51,6 +51,7 @@ def take_over(place: Path, records: Collection[Record], folder: RunFolder) -> No
 
 
 def facts_of(place: Path, name: str) -> dict[str, Any]:
-    """What that Run knows of the variant: storage, structure, manifest."""
+    """What that Run knows of the variant's checkpoint, by field of VariantFacts."""
+    there = RunFolder.existing(place).read().variants[name]
     kept = ("recipe", "content", "storage", "structure", "manifest", "checkpoint")
-    return {key: value for key, value in RunFolder.existing(place).read()["variants"][name].items() if key in kept}
+    return {key: getattr(there, key) for key in kept if key in there.model_fields_set}

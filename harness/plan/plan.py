@@ -178,13 +178,13 @@ def _given(name: str, suite: Suite) -> tuple[PlannedVariant, list[Fault]]:
         try:
             taken = other_runs.records_of(asked.run, name, [kind for kind, _ in suite.workloads.asked()])
         except Refused as refused:
-            faults = [Fault(f"variants.{name}.run: {f.where}", f.what, f.right) for f in refused.faults]
+            faults = [fault.at(f"variants.{name}.run: ") for fault in refused.faults]
             return PlannedVariant(name, "run", asked.run), faults
         content = taken[0].provenance.identity["checkpoint"]
         return PlannedVariant(name, "run", asked.run, content=content, taken=taken), []
     assert asked.checkpoint is not None
     who = f"variants.{name}.checkpoint: "
-    missing = [Fault(f"{who}{f.where}", f.what, f.right) for f in checkpoint_faults(asked.checkpoint)]
+    missing = [fault.at(who) for fault in checkpoint_faults(asked.checkpoint)]
     faults = missing or served_faults(asked.checkpoint, who)
     content = None if faults else content_hash(asked.checkpoint)
     return PlannedVariant(name, "checkpoint", asked.checkpoint, content=content), faults
@@ -214,7 +214,7 @@ def _made(name: str, suite: Suite, source: Path, checkpoints: Path) -> tuple[Pla
     )
     path = checkpoints / f"{name.removesuffix(f'@{variant.settings}')}-{key}"
     found, facts = fit.plan_recipe(source, recipe, _kernel_target(), suite.calibration, quantize.python)
-    faults = [Fault(f"variants.{name}: {f.where}", f.what, f.right) for f in found]
+    faults = [fault.at(f"variants.{name}: ") for fault in found]
     planned = PlannedVariant(name, "recipe", path, recipe, fit=facts)
     if path.exists():
         damage = checkpoint_faults(path) or manifest_faults(path)
@@ -270,7 +270,7 @@ def _calibration_faults(suite: Suite, recipes: Iterable[Recipe | None]) -> list[
     try:
         calibration.local_files(suite.calibration)
     except Refused as refused:
-        return [Fault(f"calibration.dataset: {f.where}", f.what, f.right) for f in refused.faults]
+        return [fault.at("calibration.dataset: ") for fault in refused.faults]
     return []
 
 

@@ -12,16 +12,16 @@ results/NAME/report.md           the tables
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import msgspec
 from pydantic import ValidationError
 
 from harness.record.records import Noun, Record
+from harness.record.run_facts import RunFacts
 from harness.record.samples import Question, Row, Sample
 from harness.util import files
 from harness.util.errors import Fault, Refused
@@ -55,26 +55,34 @@ class RunFolder:
         """Where engines and builds log."""
         return self.path / "logs"
 
-    def read(self) -> dict[str, Any]:
-        """run.json, or an empty mapping; raises Refused when it is not JSON."""
+    def read(self) -> RunFacts:
+        """run.json; raises Refused when there is none, or when it is damaged."""
+        facts = self.find()
+        if facts is None:
+            raise Refused(Fault(str(self.path), "is no Run: it has no run.json"))
+        return facts
+
+    def find(self) -> RunFacts | None:
+        """run.json, or None where there is none yet; raises Refused when it is damaged."""
         path = self.path / "run.json"
         try:
-            facts = dict(json.loads(path.read_text(encoding="utf-8")))
-            missing = [key for key in ("suite", "baseline", "variants", "cells") if key not in facts]
-            if missing:
-                raise ValueError(f"it has no {', '.join(missing)}")
-            mappings = [facts["suite"], facts["variants"], *(facts["variants"].values() if facts["variants"] else ())]
-            if not isinstance(facts["cells"], list) or not all(isinstance(value, dict) for value in mappings):
-                raise ValueError("its suite, a variant or its cells are of another kind")
-            return facts
+            return RunFacts.model_validate_json(path.read_bytes())
         except FileNotFoundError:
-            return {}
-        except (OSError, ValueError, TypeError, AttributeError) as error:
-            raise Refused(Fault(str(path), f"cannot be read: {error}", "use another --output, or --fresh")) from None
+            return None
+        except ValidationError as error:
+            told = _told(error)
+        except OSError as error:
+            told = error.strerror or str(error)
+        raise Refused(Fault(str(path), f"cannot be read: {told}", "use another --output, or --fresh"))
 
-    def write(self, facts: dict[str, Any]) -> None:
+    def write(self, facts: RunFacts) -> None:
         """Replace run.json."""
-        files.write_json(self.path / "run.json", facts)
+        files.write_json(self.path / "run.json", facts.model_dump(mode="json", exclude_unset=True))
+
+    @property
+    def suite_name(self) -> str:
+        """The suite's name, or the folder's where the suite has none."""
+        return str(self.read().suite.get("name", self.path.name))
 
     def record(self, key: str) -> Record | None:
         """The Record of a Cell; None when there is none, none that this version can read, or when samples are missing.
@@ -104,7 +112,8 @@ class RunFolder:
 
     def records(self) -> Iterator[Record]:
         """The Records of the Cells planned last, in the plan's order."""
-        for key in self.read().get("cells", []):
+        facts = self.find()
+        for key in facts.cells if facts else ():
             record = self.record(key)
             if record:
                 yield record
@@ -189,6 +198,16 @@ class RunFolder:
             number += 1
         os.rename(self.path, aside)
         return aside
+
+
+def _told(error: ValidationError) -> str:
+    """The first thing that is wrong with a run.json, or all keys that it lacks."""
+    found = error.errors(include_url=False)
+    missing = [".".join(map(str, one["loc"])) for one in found if one["type"] == "missing"]
+    if missing:
+        return f"it has no {', '.join(missing)}"
+    place = ".".join(map(str, found[0]["loc"]))
+    return f"{place}: {found[0]['msg']}" if place else found[0]["msg"]
 
 
 def _whole(path: Path, record: Record) -> bool:

@@ -17,6 +17,7 @@ from harness.plan import other_runs
 from harness.plan.plan import Plan, PlannedVariant, make_plan
 from harness.plan.schedule import Chain, chains, store_of
 from harness.record.folder import RunFolder
+from harness.record.run_facts import RunFacts, VariantFacts
 from harness.run import build, measure, remote
 from harness.run.executors import Executor, Task, executor
 from harness.run.measure import is_done
@@ -96,7 +97,7 @@ def _carry_out(
     if plan.to_build():
         plan = make_plan(plan.suite, checkpoints, only)
         failures += [str(fault) for fault in plan.faults]
-    folder.write(run_facts(plan, folder.read()))
+    folder.write(run_facts(plan, folder.find()))
     for variant in plan.variants:
         other_runs.take_over(variant.path, variant.taken, folder) if variant.taken else None
     tasks = measuring(plan, folder, where)
@@ -199,36 +200,38 @@ def preflight(plan: Plan, folder: RunFolder, fresh: bool = False, tell: Callable
     return found
 
 
-def run_facts(plan: Plan, earlier: dict[str, Any]) -> dict[str, Any]:
-    """run.json: all that the reports need beside the Records, so that they can be made where no checkpoint is."""
-    variants = {}
-    for variant in plan.variants:
-        facts = {
-            "origin": variant.origin,
-            "checkpoint": files.shown(variant.path),
-            "content": variant.content,
-            "compared_with": plan.suite.compared_with(variant.name),
-            "recipe": variant.recipe.model_dump(mode="json") if variant.recipe else None,
-        }
-        kept = earlier.get("variants", {}).get(variant.name)
-        if variant.origin == "run":
-            facts = facts | other_runs.facts_of(variant.path, variant.name) | {"run": files.shown(variant.path)}
-        elif kept and variant.built and kept.get("content") == variant.content:
-            facts = kept | facts
-        elif variant.built:
-            facts |= {
-                "storage": verify.storage(variant.path).model_dump(mode="json"),
-                "structure": verify.structure(variant.path).model_dump(mode="json"),
-                "manifest": _manifest(variant.path),
-            }
-        variants[variant.name] = facts
-    return {
-        "suite": plan.suite.model_dump(mode="json"),
-        "baseline": plan.suite.baseline,
-        "variants": variants,
-        "cells": [c.id.key for c in plan.every if c.identity is not None],
-        "labels": {c.id.key: c.label for c in plan.every if c.identity is not None},
+def run_facts(plan: Plan, earlier: RunFacts | None) -> RunFacts:
+    """What run.json says of a plan. earlier: what it said before, so that a checkpoint that is the same is not read again."""
+    planned = [cell for cell in plan.every if cell.identity is not None]
+    return RunFacts(
+        suite=plan.suite.model_dump(mode="json"),
+        baseline=plan.suite.baseline,
+        variants={v.name: _variant_facts(plan, v, earlier.variants.get(v.name) if earlier else None) for v in plan.variants},
+        cells=[cell.id.key for cell in planned],
+        labels={cell.id.key: cell.label for cell in planned},
+    )
+
+
+def _variant_facts(plan: Plan, variant: PlannedVariant, earlier: VariantFacts | None) -> VariantFacts:
+    facts: dict[str, Any] = {
+        "origin": variant.origin,
+        "checkpoint": files.shown(variant.path),
+        "content": variant.content,
+        "compared_with": plan.suite.compared_with(variant.name),
+        "recipe": variant.recipe.model_dump(mode="json") if variant.recipe else None,
     }
+    if variant.origin == "run":
+        there = other_runs.facts_of(variant.path, variant.name)
+        return VariantFacts(**facts | there | {"run": files.shown(variant.path)})
+    if earlier and variant.built and earlier.content == variant.content:
+        return earlier.model_copy(update=facts)
+    if variant.built:
+        facts |= {
+            "storage": verify.storage(variant.path),
+            "structure": verify.structure(variant.path),
+            "manifest": _manifest(variant.path),
+        }
+    return VariantFacts(**facts)
 
 
 def _manifest(checkpoint: Path) -> dict[str, Any] | None:

@@ -32,10 +32,10 @@ def keep(run: RunFolder, tell: Callable[[str], None] = lambda _: None) -> int:
     A document whose picture is not the one that was sent is kept without it, with the reason, and not looked for again.
     """
     facts = run.read()
-    wanted = lost_documents(compare_run(run, facts["baseline"])[0], LIMIT)
+    wanted = lost_documents(compare_run(run, facts.baseline)[0], LIMIT)
     known = run.questions()
     missing = [w for w in wanted if (k := known.get((w.task, w.doc_id))) is None or k.image_hash != w.image_hash]
-    asked = (facts["suite"].get("workloads") or {}).get(Accuracy.name)
+    asked = (facts.suite.get("workloads") or {}).get(Accuracy.name)
     if not missing or not asked:
         return 0
     # A Run of an earlier version may say more or less; whether the documents are the same is told by their hashes.

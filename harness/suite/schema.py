@@ -156,7 +156,9 @@ class Suite(Strict):
     def compared_with(self, variant: str) -> str:
         """The variant that this one is compared with: the baseline, under the same settings."""
         setting = self.variants[variant].settings
-        return f"{self.baseline.rpartition('@')[0]}@{setting}" if setting is not None else self.baseline
+        if setting is None:
+            return self.baseline
+        return f"{self.baseline.removesuffix(f'@{self.variants[self.baseline].settings}')}@{setting}"
 
     @model_validator(mode="after")
     def _baseline_is_a_variant(self) -> Suite:

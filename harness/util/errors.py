@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Literal, Self
 
 
 @dataclass(frozen=True)
@@ -19,6 +19,10 @@ class Fault:
     def __str__(self) -> str:
         line = f"{self.where}: {self.what}"
         return f"{line}; {self.right}" if self.right else line
+
+    def at(self, place: str) -> Self:
+        """The same fault, with `place` before where it is."""
+        return replace(self, where=f"{place}{self.where}")
 
 
 def condensed(faults: Iterable[Fault]) -> list[Fault]:
@@ -46,8 +50,28 @@ class NotDone(Fault):
     """A Cell failed, is invalid or has no samples, so nothing is computed from it."""
 
 
+class NoDocuments(NotDone):
+    """A Cell was asked nothing, so there is nothing to compare."""
+
+
+@dataclass(frozen=True)
 class OneArm(Fault):
     """Something was measured for one arm alone."""
+
+    candidate: str = ""
+    """The candidate of the two arms."""
+    place: str = ""
+    """The task or the point."""
+    side: Literal["baseline", "candidate"] = "candidate"
+    """The arm that has it."""
+
+
+class OfSource(Fault):
+    """Something is wrong with the source, so with everything that is made of it."""
+
+
+class Damaged(Fault):
+    """A product is not what was built: building it again is the remedy."""
 
 
 class Refused(Exception):

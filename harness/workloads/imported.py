@@ -17,6 +17,7 @@ from typing import Any
 from harness.record.folder import RunFolder
 from harness.record.health import loops
 from harness.record.records import SCHEMA_VERSION, CellId, Metric, Provenance, Record
+from harness.record.run_facts import RunFacts, VariantFacts
 from harness.record.samples import Sample
 from harness.util import files
 from harness.util.errors import Fault, Refused
@@ -81,10 +82,10 @@ def import_files(run: RunFolder, paths: Sequence[Path], place: Place) -> list[Re
     Raises Refused for files that are none of the known kinds, that are there already under another name, or for a
     variant that was measured here.
     """
-    facts = run.read()
-    known = facts.get("variants", {}).get(place.variant)
+    facts = run.find()
+    known = facts.variants.get(place.variant) if facts else None
     faults = list(run.faults())
-    if known is not None and known.get("origin") != "imported":
+    if known is not None and known.origin != "imported":
         what = f"variant {place.variant!r} was measured here"
         faults.append(Fault(str(run.path), what, "import under another name with --variant"))
     Refused.if_any(faults)
@@ -92,15 +93,17 @@ def import_files(run: RunFolder, paths: Sequence[Path], place: Place) -> list[Re
     earlier = [r for r in run.records() if r.imported_from]
     for path in paths:
         found += _read(path, place, [*earlier, *(one.record for one in found)])
-    cells = list(facts.get("cells", []))
+    model = found[0].record.provenance.checkpoint
+    if facts is None:
+        suite = {"name": run.path.resolve().name, "model": model}
+        facts = RunFacts(suite=suite, baseline=place.variant, variants={}, cells=[])
+    cells = list(facts.cells)
     for one in found:
         run.add(one.record, one.samples)
         cells += [] if one.record.cell.key in cells else [one.record.cell.key]
-    variants = dict(facts.get("variants", {}))
-    model = found[0].record.provenance.checkpoint
-    variants.setdefault(place.variant, {"origin": "imported", "checkpoint": model, "content": model, "recipe": None})
-    fresh = {"suite": {"name": run.path.resolve().name, "model": model}, "baseline": place.variant}
-    run.write(fresh | facts | {"variants": variants, "cells": cells})
+    fresh = VariantFacts(origin="imported", checkpoint=model, content=model, recipe=None)
+    variants = {**facts.variants, place.variant: known or fresh}
+    run.write(facts.model_copy(update={"variants": variants, "cells": cells}))
     return [one.record for one in found]
 
 

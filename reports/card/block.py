@@ -11,6 +11,7 @@ import yaml
 from pydantic import ValidationError
 
 from harness import __version__
+from harness.checkpoints.verify import Structure
 from harness.compare.stats import Interval
 from harness.compare.trials import SpeedComparison, compare_speed
 from harness.record.records import Record
@@ -104,8 +105,7 @@ def _summary(subject: Subject, say: Any) -> Iterator[str]:
 
 
 def _bytes(subject: Subject, name: str) -> int | None:
-    found = (subject.runs[0].facts["variants"].get(name) or {}).get("storage")
-    return int(found["safetensors_bytes"]) if found else None
+    return subject.runs[0].facts.variant(name).disk_bytes
 
 
 def _accuracy(run: RunView, subject: Subject, say: Any) -> Iterator[str]:
@@ -174,12 +174,12 @@ def _tables(subject: Subject, language: str) -> Iterator[str]:
 
 
 def _quantized(subject: Subject, say: Any) -> Iterator[str]:
-    manifest, recipe = subject.facts.get("manifest"), subject.facts.get("recipe")
+    manifest, recipe = subject.facts.manifest, subject.facts.recipe
     scheme = _scheme(subject.packed, say) if subject.packed else None
     if not recipe or not manifest:
         yield say(
             "It was not built by vl-harness: how it was quantized is not known here."
-            if subject.facts.get("origin") != "source"
+            if subject.facts.origin != "source"
             else "It was not quantized: these are the source's weights, measured once more."
         )
         if scheme:
@@ -200,15 +200,15 @@ def _quantized(subject: Subject, say: Any) -> Iterator[str]:
     yield say("Source: {source}.", source=f"{name}, sha256 {code(source['sha256'][:16])}")
 
 
-def _scheme(packed: dict[str, Any], say: Any) -> str:
-    size = packed["group_size"]
+def _scheme(packed: Structure, say: Any) -> str:
+    size = packed.group_size
     group = say("one scale an output channel") if size == -1 else say("groups of {size}", size=size)
-    symmetry = say("symmetric" if packed["symmetric"] else "asymmetric")
-    return str(say("INT{bits}, {group}, {symmetry}", bits=packed["num_bits"], group=group, symmetry=symmetry))
+    symmetry = say("symmetric" if packed.symmetric else "asymmetric")
+    return str(say("INT{bits}, {group}, {symmetry}", bits=packed.num_bits, group=group, symmetry=symmetry))
 
 
 def _dtype(subject: Subject) -> str:
-    return str((subject.runs[0].facts["suite"].get("engine") or {}).get("dtype", "bfloat16"))
+    return str((subject.runs[0].facts.suite.get("engine") or {}).get("dtype", "bfloat16"))
 
 
 def _calibration(used: dict[str, Any] | None, say: Any) -> str:
@@ -294,8 +294,8 @@ def _reproduce(run: RunView, subject: Subject, say: Any) -> str:
 
 def _suite(run: RunView, subject: Subject) -> tuple[str, list[str]]:
     """The suite of these variants without what the defaults say, and the environment variables that are left out."""
-    suite = {**run.facts["suite"], "baseline": run.baseline}
-    suite["variants"] = {name: v for name, v in suite["variants"].items() if name in run.facts["variants"]}
+    suite = {**run.facts.suite, "baseline": run.baseline}
+    suite["variants"] = {name: v for name, v in suite["variants"].items() if name in run.facts.variants}
     names: set[str] = set()
     for place in (suite.get("engine") or {}, *((v or {}).get("engine") or {} for v in suite["variants"].values())):
         names |= set(place.get("env") or {})

@@ -274,10 +274,10 @@ def _arrived(branch: Branch, listed: dict[str, RemoteFile], change: Change) -> b
 def _weights(subject: Subject, report: Reporter) -> list[Change]:
     """The checkpoint's files but its card and manifest. Raises Refused when it is not the checkpoint that was measured."""
     facts = subject.facts
-    folder = Path(facts.get("checkpoint") or "")
-    if not facts.get("checkpoint") or not folder.is_dir():
+    folder = Path(facts.checkpoint or "")
+    if not facts.checkpoint or not folder.is_dir():
         raise Refused(Fault(str(folder), "the checkpoint is not there", "run it from the folder it was built in"))
-    if locate.content_hash(folder) != facts.get("content"):
+    if locate.content_hash(folder) != facts.content:
         raise Refused(Fault(str(folder), "is not the checkpoint that was measured: its content differs", "measure it again"))
     paths = [p for p in sorted(folder.iterdir()) if p.is_file() and p.name not in locate.NOT_WEIGHTS and p.name[0] != "."]
     over = [p for p in paths if p.stat().st_size > LARGEST]

@@ -12,9 +12,11 @@ from functools import lru_cache
 from typing import Any
 
 from harness import __version__
+from harness.checkpoints.verify import Structure
 from harness.compare.answers import Comparison, compare_run
 from harness.compare.trials import compare_speed
 from harness.record.records import Record
+from harness.record.run_facts import VariantFacts
 from harness.util.errors import Fault
 from harness.workloads import kind_of
 from quantize.methods import method_of
@@ -45,15 +47,15 @@ class Subject:
         return self.runs[0].baseline
 
     @property
-    def facts(self) -> dict[str, Any]:
+    def facts(self) -> VariantFacts:
         """What the first Run knows of the variant: recipe, storage, structure, manifest."""
-        return dict(self.runs[0].facts["variants"].get(self.variant) or {})
+        return self.runs[0].facts.variant(self.variant)
 
     @property
-    def packed(self) -> dict[str, Any] | None:
+    def packed(self) -> Structure | None:
         """The scheme of the variant's packed layers; None when it has none."""
-        found = self.facts.get("structure") or {}
-        return found if found.get("packed") else None
+        found = self.facts.structure
+        return found if found and found.packed else None
 
     def records(self) -> list[Record]:
         """The variant's own Records."""
@@ -62,7 +64,7 @@ class Subject:
 
 def suite_name(run: RunView) -> str:
     """The suite's name."""
-    return str(run.facts["suite"].get("name", run.path.name))
+    return run.suite_name
 
 
 def results_path(run: RunView) -> str:
@@ -88,9 +90,9 @@ def results(run: RunView) -> bytes:
     whole = {
         "schema_version": 1,
         "written_by": f"{MARK} {__version__}",
-        "suite": facts["suite"],
+        "suite": facts.suite,
         "baseline": run.baseline,
-        "variants": facts["variants"],
+        "variants": {name: v.model_dump(mode="json", exclude_unset=True) for name, v in facts.variants.items()},
         "accuracy": [_plain(c) for c in comparisons],
         "speed": [_plain(c) for c in speed],
         "not_compared": [str(fault) for fault in dict.fromkeys([*faults, *slow])],
@@ -108,9 +110,9 @@ def _plain(comparison: Any) -> dict[str, Any]:
 def keys(subject: Subject, model_index: str | None) -> list[Key]:
     """The keys of the front matter that ModelScope documents; `model_index` names the model in Hugging Face's form as well."""
     packed, scored = subject.packed, _scored(subject)
-    method = method_of((subject.facts.get("recipe") or {}).get("method"))
+    method = method_of((subject.facts.recipe or {}).get("method"))
     tags = [method.tag] if method and method.tag else []
-    tags += [f"w{packed['num_bits']}a16", "compressed-tensors"] if packed else []
+    tags += [f"w{packed.num_bits}a16", "compressed-tensors"] if packed else []
     found = [Key("base_model", subject.base_model)] if subject.base_model else []
     found += [Key("base_model_relation", "quantized")] if packed else []
     found += [Key("tasks", [TASK], "offer"), Key("tags", [*tags, "vllm"], "add")]

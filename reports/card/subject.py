@@ -24,11 +24,11 @@ def read_subject(paths: Sequence[Path], variant: str | None, base_model: str | N
     runs = [RunFolder.existing(path) for path in paths]
     name = variant or _only_variant(runs)
     views = [_view(run, name) for run in runs]
-    first = views[0].facts["variants"][name].get("content")
+    first = views[0].facts.variants[name].content
     faults = [
         Fault(str(view.path), f"measured another checkpoint as {name} than {paths[0]}", "publish them one by one")
         for view in views[1:]
-        if view.facts["variants"][name].get("content") != first
+        if view.facts.variants[name].content != first
     ]
     suites = [results_path(view) for view in views]
     faults += [Fault(str(v.path), f"is a second Run of suite {suite_name(v)}", "name one of them")
@@ -63,7 +63,7 @@ def gate(view: RunView) -> tuple[str | None, list[str]]:
 
     The one place that calls the gate.
     """
-    policy = view.facts["suite"].get("gate")
+    policy = view.facts.suite.get("gate")
     if policy is None:
         return None, []
     try:
@@ -82,7 +82,7 @@ def _only_variant(runs: Sequence[RunFolder]) -> str:
     names: dict[str, None] = {}
     for run in runs:
         facts = run.read()
-        names |= dict.fromkeys(r.cell.variant for r in run.records() if r.cell.variant != facts["baseline"])
+        names |= dict.fromkeys(r.cell.variant for r in run.records() if r.cell.variant != facts.baseline)
     if len(names) == 1:
         return next(iter(names))
     what = f"it measured {', '.join(names)}" if names else "it measured no variant beside the baseline"
@@ -92,10 +92,10 @@ def _only_variant(runs: Sequence[RunFolder]) -> str:
 def _view(run: RunFolder, variant: str) -> RunView:
     """The Run for one variant and what it is compared with."""
     facts = run.read()
-    known = facts["variants"]
+    known = facts.variants
     if variant not in known:
         raise Refused(Fault(f"--variant {variant}", f"{run.path} has no such variant", f"it has {', '.join(known)}"))
-    baseline = str((known[variant] or {}).get("compared_with") or facts["baseline"])
+    baseline = facts.compared_with(variant)
     if variant == baseline:
         raise Refused(Fault(f"--variant {variant}", "is the baseline itself", "name a variant that was compared with it"))
     return RunView(run.path, baseline, (baseline, variant), publishable=True)
@@ -103,8 +103,8 @@ def _view(run: RunFolder, variant: str) -> RunView:
 
 def _base_model(view: RunView) -> str | None:
     """The suite's model where it is a repository's name whose files `fetch` brought."""
-    model: Any = view.facts["suite"].get("model")
-    origin = str((view.facts["variants"].get(view.baseline) or {}).get("checkpoint") or "")
+    model: Any = view.facts.suite.get("model")
+    origin = view.facts.variant(view.baseline).checkpoint or ""
     if isinstance(model, str) and NAME.fullmatch(model) and Path(origin).parts[-3:] == (*MODELS.parts, *Path(model).parts):
         return model
     return None

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from harness.record.folder import RunFolder
 from harness.record.records import Record
+from harness.record.run_facts import RunFacts
 from harness.workloads import kind_of
 
 
@@ -24,14 +24,14 @@ class RunView(RunFolder):
         self.baseline, self.variants, self.publishable = baseline, variants, publishable
 
     @cached_property
-    def facts(self) -> dict[str, Any]:
+    def facts(self) -> RunFacts:
         """run.json of these variants."""
-        whole = super().read()
-        kept = {name: facts for name, facts in whole["variants"].items() if name in self.variants}
-        cells = [key for key in whole["cells"] if self._holds(super(RunView, self).record(key))]
-        return whole | {"baseline": self.baseline, "variants": kept, "cells": cells}
+        whole = RunFolder(self.path).read()
+        kept = {name: facts for name, facts in whole.variants.items() if name in self.variants}
+        cells = [key for key in whole.cells if self._holds(super(RunView, self).record(key))]
+        return whole.model_copy(update={"baseline": self.baseline, "variants": kept, "cells": cells})
 
-    def read(self) -> dict[str, Any]:
+    def find(self) -> RunFacts:
         return self.facts
 
     def record(self, key: str) -> Record | None:
@@ -44,7 +44,7 @@ class RunView(RunFolder):
 
     def missing(self) -> int:
         """How many planned Cells have no Record that can be read."""
-        return sum(self.record(key) is None for key in self.facts["cells"])
+        return sum(self.record(key) is None for key in self.facts.cells)
 
     def left_out(self) -> Iterator[Record]:
         """The Records of these variants that are not publishable."""

@@ -65,7 +65,7 @@ def page(run: RunFolder, language: str = "en") -> str:
         unfinished=source.unfinished(),
         provenance=words.table(provenance(source)),
         commands=commands(source),
-        suite=yaml.safe_dump(source.facts["suite"], sort_keys=False, allow_unicode=True, width=100),
+        suite=yaml.safe_dump(source.facts.suite, sort_keys=False, allow_unicode=True, width=100),
         text=_text(words),
         style=Markup((PAGE / "page.css").read_text(encoding="utf-8")),
         script=Markup((PAGE / "page.js").read_text(encoding="utf-8")),
@@ -208,7 +208,7 @@ def provenance(source: Source) -> Table:
         "imported from": ", ".join(sorted({r.imported_from for r in records if r.imported_from})),
     }
     for name in source.variants:
-        content = (source.facts["variants"].get(name) or {}).get("content")
+        content = source.facts.variant(name).content
         rows[f"content of {name}"] = str(content)[:16] if content else "N/A"
     shown = [{"what": what, "value": value} for what, value in rows.items() if value]
     return Table("Provenance", pd.DataFrame(shown))

@@ -88,7 +88,7 @@ def heat(source: Source) -> Iterator[Plot]:
     """Recovery by group size and observer, where a grid of recipes was measured."""
     rows: Rows = []
     for line in lines(source):
-        made = (source.facts["variants"].get(line.name) or {}).get("recipe") or {}
+        made = source.facts.variant(line.name).recipe or {}
         if source.random_weights or line.recovery is None or made.get("group_size") is None or not made.get("observer"):
             continue
         kind = [made.get("method"), f"INT{made.get('num_bits')}", "symmetric" if made.get("symmetric") else "asymmetric"]

@@ -32,7 +32,7 @@ def of(source: Source) -> list[Table]:
         speed.glance([*source.speed, *source.settings[0]]),
         speed.against(source.speed, source.faults["speed"]),
         speed.against(*source.settings, title="Settings against the first"),
-        speed.tuned(tune.winners(source.settings[0])),
+        speed.tuned(tune.winners(source.settings[0], source.facts.settings)),
         *speed.speed(source.records),
         speed.memory(source.records),
         others(source.records),

@@ -98,7 +98,7 @@ def _line(source: Source, name: str, load: str | None) -> Line:
     if known and not any(r.random_weights for r in records):
         line.score = sum((m.value or 0.0) * (m.n or 0) for m in known) / sum(m.n or 0 for m in known)
         line.tasks = len(known)
-    line.disk_bytes = ((source.facts["variants"].get(name) or {}).get("storage") or {}).get("safetensors_bytes")
+    line.disk_bytes = source.facts.variant(name).disk_bytes
     memory = [r for r in records if r.cell.workload == Memory.name and r.status == "done"]
     line.weights_gib = _said(line, "weights_gib", memory, records)
     line.kv_tokens = _said(line, "kv_cache_tokens", memory, records)
@@ -185,7 +185,7 @@ def summary(source: Source) -> Table:
     notes += [f"{line.name}: {', '.join(line.labels)}." for line in found if line.labels]
     if source.absent:
         names = [source.labels[key] for key in source.absent if key in source.labels]
-        some = f"{len(source.absent)} of {len(source.facts['cells'])} Cells are not here"
+        some = f"{len(source.absent)} of {len(source.facts.cells)} Cells are not here"
         more = f": {_listed(names)}" if names else ""
         notes.append(f"{some} (not measured, or their files are damaged){more}.")
     return Table("Summary", frame, list(dict.fromkeys(notes)))

@@ -7,47 +7,49 @@ from typing import Any
 
 import pandas as pd
 
+from harness.checkpoints.verify import Structure
 from harness.record.records import Record
+from harness.record.run_facts import RunFacts
 from reports.table import NOT_MEASURED, PARTS, Table, gib, percent
 
 
-def storage(facts: dict[str, Any]) -> Table:
+def storage(facts: RunFacts) -> Table:
     """Size on disk, as a model's author would print it."""
-    base = facts["variants"].get(facts["baseline"], {}).get("storage")
-    rows = []
-    for name, variant in facts["variants"].items():
-        size = variant.get("storage")
+    base = facts.variant(facts.baseline).storage
+    rows: list[dict[str, Any]] = []
+    for name, variant in facts.variants.items():
+        size = variant.storage
         if not size:
             rows.append(
                 {
                     "variant": name,
-                    "weights": f"{NOT_MEASURED} ({'imported' if variant.get('origin') == 'imported' else 'not built'})",
+                    "weights": f"{NOT_MEASURED} ({'imported' if variant.origin == 'imported' else 'not built'})",
                     "safetensors files": NOT_MEASURED,
                     "whole folder": NOT_MEASURED,
                     "of the baseline": NOT_MEASURED,
                 }
             )
             continue
-        ratio = size["safetensors_bytes"] / base["safetensors_bytes"] if base else None
+        ratio = size.safetensors_bytes / base.safetensors_bytes if base else None
         rows.append(
             {
                 "variant": name,
-                "weights": gib(size["safetensors_bytes"]),
-                "safetensors files": size["safetensors_files"],
-                "whole folder": gib(size["total_bytes"]),
+                "weights": gib(size.safetensors_bytes),
+                "safetensors files": size.safetensors_files,
+                "whole folder": gib(size.total_bytes),
                 "of the baseline": f"{percent(ratio, 1)} %",
             }
         )
     return Table("Storage", pd.DataFrame(rows))
 
 
-def structure(facts: dict[str, Any]) -> Table:
+def structure(facts: RunFacts) -> Table:
     """How many Linear layers of each part are packed, and how many are plain."""
     rows = []
-    for name, variant in facts["variants"].items():
-        found = variant.get("structure")
+    for name, variant in facts.variants.items():
+        found = variant.structure
         if found:
-            packed, plain = found["packed"], found["plain"]
+            packed, plain = found.packed, found.plain
             rows.append(
                 {"variant": name, "scheme": _scheme(found)}
                 | {
@@ -59,11 +61,11 @@ def structure(facts: dict[str, Any]) -> Table:
     return Table("Structure (Linear layers)", pd.DataFrame(rows).fillna("0 / 0"))
 
 
-def _scheme(found: dict[str, Any]) -> str:
-    if not found["num_bits"]:
+def _scheme(found: Structure) -> str:
+    if not found.num_bits:
         return "none"
-    group = "per channel" if found["group_size"] == -1 else f"group {found['group_size']}"
-    return f"INT{found['num_bits']}, {group}, {'symmetric' if found['symmetric'] else 'asymmetric'}"
+    group = "per channel" if found.group_size == -1 else f"group {found.group_size}"
+    return f"INT{found.num_bits}, {group}, {'symmetric' if found.symmetric else 'asymmetric'}"
 
 
 def engines(records: Iterable[Record]) -> Table:

@@ -303,7 +303,7 @@ def test_bench_results_become_trials(tmp_path):
         made = import_files(run, paths, Place(variant, load="image128", device="CPU"))
         assert [r.cell.point["trial"] for r in made] == [1, 2, 3] and made[0].cell.workload == "throughput"
     again = import_files(run, paths[:1], Place("int4", load="image128", device="CPU"))
-    assert again[0].cell.key == made[0].cell.key and len(run.read()["cells"]) == 6
+    assert again[0].cell.key == made[0].cell.key and len(run.read().cells) == 6
     faster = next(c for c in compare_all(run).speed if c.metric == "output_throughput")
     assert faster.verdict == "faster" and faster.candidate_n == 3 and faster.unit == "tokens/s"
     with pytest.raises(Refused, match="one result counts once"):

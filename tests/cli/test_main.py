@@ -87,11 +87,16 @@ def test_the_schema_is_json():
 
 def test_report_prints_tables_and_markdown(tmp_path):
     from harness.record.folder import RunFolder
+    from harness.record.run_facts import RunFacts
 
     run = RunFolder(tmp_path / "r")
     for variant, key in (("a", "1"), ("b", "2")):
         run.add(record(variant, key), [sample("1", 1.0), sample("2", 0.0)])
-    run.write({"suite": {"name": "s", "model": "m"}, "baseline": "a", "variants": {"a": {}, "b": {}}, "cells": ["1", "2"]})
+    run.write(
+        RunFacts.model_validate(
+            {"suite": {"name": "s", "model": "m"}, "baseline": "a", "variants": {"a": {}, "b": {}}, "cells": ["1", "2"]}
+        )
+    )
     done = harness("report", str(run.path), "--markdown")
     assert done.returncode == 0 and "| b | t | 2 |" in done.stdout
     assert "Accuracy against the baseline" in harness("report", str(run.path)).stdout

@@ -13,6 +13,7 @@ from harness.compare.arms import Arms, unlike
 from harness.compare.pairing import Baseline, pair
 from harness.record import health
 from harness.record.folder import RunFolder
+from harness.record.run_facts import RunFacts
 from harness.util.errors import Refused
 from tests.helpers.arms import arms
 from tests.helpers.records import record, sample
@@ -76,12 +77,14 @@ def test_every_field_in_which_two_records_differ_is_named():
 def run_of(tmp_path, *records):
     run = RunFolder(tmp_path / "r")
     run.write(
-        {
-            "suite": {"name": "s", "model": "m"},
-            "baseline": "a",
-            "variants": {},
-            "cells": [r.cell.key for r, _ in records],
-        }
+        RunFacts.model_validate(
+            {
+                "suite": {"name": "s", "model": "m"},
+                "baseline": "a",
+                "variants": {},
+                "cells": [r.cell.key for r, _ in records],
+            }
+        )
     )
     for one, samples in records:
         run.add(one, samples)
@@ -134,7 +137,9 @@ def test_a_comparison_is_kept_until_a_file_it_follows_from_changes(tmp_path, mon
     run = RunFolder(tmp_path / "r")
     for name, key, wrong in (("a", "1", ()), ("b", "2", ("3",))):
         run.add(record(name, key, checkpoint=name), [sample(str(i), float(str(i) not in wrong)) for i in range(20)])
-    run.write({"suite": {"name": "s"}, "baseline": "a", "variants": {"a": {}, "b": {}}, "cells": ["1", "2"]})
+    run.write(
+        RunFacts.model_validate({"suite": {"name": "s"}, "baseline": "a", "variants": {"a": {}, "b": {}}, "cells": ["1", "2"]})
+    )
     ((first,), _) = compare_run(run, "a")
     assert [lost.doc_id for lost in first.examples] == ["3"]
     with monkeypatch.context() as patch:

@@ -11,7 +11,7 @@ from harness.record.samples import TokenScores
 from harness.suite.gate_policy import AccuracyPolicy, MemoryPolicy, Policy, SpeedPolicy, load_policy
 from harness.util.errors import Refused
 from tests.helpers.arms import arms, trial, trials
-from tests.helpers.records import record, run_of, sample
+from tests.helpers.records import record, run_of, sample, with_facts
 from tests.helpers.runs import memory_record, speed_record
 
 POLICY = Policy()
@@ -101,20 +101,19 @@ def test_answers_that_were_cut_or_not_found_block(tmp_path, fields, told):
 
 def test_cells_that_failed_or_are_missing_block_and_a_fail_weighs_more(tmp_path):
     run = accuracy_run(tmp_path / "r", 900, 6, 6)
-    facts = run.read()
     failed = record("b", "3", "u").model_copy(update={"status": "invalid", "reason": "cache hits: 9"})
     run.add(failed)
-    run.write(facts | {"cells": [*facts["cells"], "3", "4"]})
+    with_facts(run, cells=[*run.read().cells, "3", "4"])
     verdicts = gate.judge(run, POLICY)
     assert [(v.kind, v.outcome) for v in verdicts][:2] == [("cell", "blocked"), ("cell", "blocked")]
     assert "cache hits: 9" in verdicts[0].reason and "was not measured" in verdicts[1].reason
     assert gate.outcome(verdicts) == "blocked"
-    run.write(run.read() | {"labels": {"3": "b/accuracy/u", "4": "b/accuracy/w"}})
+    with_facts(run, labels={"3": "b/accuracy/u", "4": "b/accuracy/w"})
     assert gate.judge(run, POLICY)[1].name == "b against the suite: cell/accuracy/w"
     (run.path / "records" / "3.json").write_text("{")
     assert "its Record or samples are damaged" in gate.judge(run, POLICY)[0].reason
     worse = accuracy_run(tmp_path / "w", 900, 45, 0)
-    worse.write(worse.read() | {"cells": ["1", "2", "4"]})
+    with_facts(worse, cells=["1", "2", "4"])
     assert gate.outcome(gate.judge(worse, POLICY)) == "fail"
 
 

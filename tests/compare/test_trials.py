@@ -10,6 +10,7 @@ from harness.compare.arms import Arms
 from harness.compare.trials import compare_speed, compare_trials, crossovers, direction
 from harness.record.folder import RunFolder
 from harness.record.records import Metric
+from harness.record.run_facts import RunFacts
 from tests.helpers.arms import trial, trials
 
 ARMS = Arms("a", "b")
@@ -123,12 +124,14 @@ def test_a_variant_is_compared_with_what_run_json_names(tmp_path):
     for one in every:
         run.add(one)
     run.write(
-        {
-            "suite": {},
-            "baseline": "a",
-            "variants": {"a": {}, "b": {}, "c": {"compared_with": "b"}},
-            "cells": [r.cell.key for r in every],
-        }
+        RunFacts.model_validate(
+            {
+                "suite": {},
+                "baseline": "a",
+                "variants": {"a": {}, "b": {}, "c": {"compared_with": "b"}},
+                "cells": [r.cell.key for r in every],
+            }
+        )
     )
     found, faults = compare_speed(run, "a")
     assert [(c.baseline, c.candidate, round(c.speedup.value)) for c in found] == [("a", "b", 2), ("b", "c", 2)]

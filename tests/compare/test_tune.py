@@ -88,9 +88,10 @@ def test_the_setting_that_won_and_by_how_much():
         for name, base in (("machete", 100), ("marlin", 123), ("slow", 80))
         for n in (1, 2, 3)
     ]
-    comparisons, faults = tune.compare_settings(records, ["machete", "marlin", "slow"])
+    axis = {f"int4@{name}": ("int4", name) for name in ("machete", "marlin", "slow")}
+    comparisons, faults = tune.compare_settings(records, axis)
     assert not faults
-    (won,) = tune.winners(comparisons)
+    (won,) = tune.winners(comparisons, axis)
     assert (won.variant, won.setting) == ("int4", "marlin")
     assert won.over.speedup.value == pytest.approx(1.225, abs=0.01) and won.over.speedup.low > 1
 
@@ -99,15 +100,17 @@ def test_the_best_of_many_that_change_nothing_is_no_winner():
     """One interval above 1 is what chance gives among twenty."""
     noise = {"a": (100.0, 101.0, 102.0), "lucky": (102.0, 104.5, 104.0)} | {f"s{i}": (100.5, 101.0, 101.5) for i in range(18)}
     records = [trial(f"m@{s}", n, v) for s, values in noise.items() for n, v in enumerate(values)]
-    comparisons, _ = tune.compare_settings(records, list(noise))
+    axis = {f"m@{name}": ("m", name) for name in noise}
+    comparisons, _ = tune.compare_settings(records, axis)
     lucky = next(c for c in comparisons if c.candidate == "m@lucky")
     assert lucky.speedup.low > 1 and 0.001 < lucky.p < 0.05
-    (won,) = tune.winners(comparisons)
+    (won,) = tune.winners(comparisons, axis)
     assert won.setting == "a" and won.over is None
 
 
 def test_noise_is_no_winner():
     records = [trial(f"m@{s}", n, v) for s, vs in {"a": (90, 110, 100), "b": (95, 115, 100)}.items() for n, v in enumerate(vs)]
-    comparisons, _ = tune.compare_settings(records, ["a", "b"])
-    (won,) = tune.winners(comparisons)
+    axis = {"m@a": ("m", "a"), "m@b": ("m", "b")}
+    comparisons, _ = tune.compare_settings(records, axis)
+    (won,) = tune.winners(comparisons, axis)
     assert won.setting == "a" and won.over is None

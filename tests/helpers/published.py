@@ -6,11 +6,12 @@ from pathlib import Path
 
 from harness.checkpoints import locate
 from harness.record.folder import RunFolder
+from harness.record.run_facts import RunFacts
 from harness.util.progress import Reporter
 from reports.card import publish
 from reports.card.publish import Request
 from tests.helpers.hub_server import HubServer
-from tests.helpers.records import record, sample
+from tests.helpers.records import record, sample, with_facts
 
 REPO = "alice/Tiny-VL-AWQ"
 KEY = f"models/{REPO}"
@@ -39,7 +40,7 @@ def make_run(path: Path, **change: object) -> RunFolder:
     suite = {"name": "s", "model": "demo", "baseline": "bf16", "variants": {"bf16": {}, "int4": {"recipe": {}}}}
     suite["engine"] = {"env": {"SOME_KEY": "v4lue-of-it"}, "extra_args": ["--api-key", "hidden-hidden"]}
     suite["workloads"] = {"accuracy": {"tasks": ["t"]}}
-    run.write({"suite": suite, "baseline": "bf16", "variants": variants, "cells": ["1", "2"]})
+    run.write(RunFacts.model_validate({"suite": suite, "baseline": "bf16", "variants": variants, "cells": ["1", "2"]}))
     return run
 
 
@@ -59,9 +60,18 @@ def card(server: HubServer) -> str:
     return server.repos[KEY]["README.md"].decode()
 
 
-def weights_of(run: RunFolder, checkpoint: Path) -> dict:
-    """Make the Run one of `checkpoint`; returns its facts."""
-    facts = run.read()
-    facts["variants"]["int4"] |= {"checkpoint": str(checkpoint), "content": locate.content_hash(checkpoint)}
-    run.write(facts)
-    return facts
+def weights_of(run: RunFolder, checkpoint: Path, **facts: object) -> None:
+    """Make the Run one of `checkpoint`; facts: what else run.json says of the variant."""
+    found = {"checkpoint": str(checkpoint), "content": locate.content_hash(checkpoint)}
+    set_variant(run, **(found | facts))
+
+
+def set_variant(run: RunFolder, name: str = "int4", **facts: object) -> None:
+    """Let run.json say something else of a variant."""
+    variants = run.read().variants
+    with_facts(run, variants=variants | {name: variants[name].model_copy(update=facts)})
+
+
+def set_suite(run: RunFolder, **keys: object) -> None:
+    """Let run.json say something else of the suite."""
+    with_facts(run, suite=run.read().suite | keys)

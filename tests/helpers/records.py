@@ -6,6 +6,7 @@ from pathlib import Path
 
 from harness.record.folder import RunFolder
 from harness.record.records import CellId, Metric, Provenance, Record
+from harness.record.run_facts import RunFacts
 from harness.record.samples import Sample
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -57,7 +58,13 @@ def run_of(path: Path, *records: tuple[Record, list[Sample]], baseline: str = "a
     names = dict.fromkeys(r.cell.variant for r, _ in records)
     variants = {name: {"content": name} for name in names}
     base = {"suite": {"name": "s", "model": "m"}, "baseline": baseline, "variants": variants}
-    run.write(base | {"cells": [r.cell.key for r, _ in records]} | facts)
+    run.write(RunFacts.model_validate(base | {"cells": [r.cell.key for r, _ in records]} | facts))
     for one, samples in records:
         run.add(one, samples)
+    return run
+
+
+def with_facts(run: RunFolder, **facts: object) -> RunFolder:
+    """The Run with other facts in its run.json."""
+    run.write(RunFacts.model_validate(run.read().model_dump(exclude_unset=True) | facts))
     return run

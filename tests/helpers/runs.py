@@ -9,6 +9,7 @@ from typing import Any
 
 from harness.record.folder import RunFolder
 from harness.record.records import CellId, Metric, Record
+from harness.record.run_facts import RunFacts
 from harness.record.samples import Sample
 from tests.helpers.records import record, sample
 
@@ -76,7 +77,7 @@ def memory_record(name: str, weights: float, **more: Any) -> Record:
 def write(folder: RunFolder, variants: dict[str, Any], keys: list[str], baseline: str = "bf16", **suite: Any) -> RunFolder:
     """run.json for Records that are there."""
     facts = {"suite": {"name": "made-up", "model": "m"} | suite, "baseline": baseline, "variants": variants, "cells": keys}
-    folder.write(facts)
+    folder.write(RunFacts.model_validate(facts))
     return folder
 
 

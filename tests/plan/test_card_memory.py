@@ -30,12 +30,12 @@ def shape(tmp_path_factory):
 @pytest.mark.parametrize("name", ["qwen3_vl_8b_h100", "qwen3_vl_8b_two_h100"])
 def test_the_forecast_is_within_5_percent_of_what_vllm_took_on_an_h100(shape, name):
     run = RunFolder.existing(ROOT / "results" / name)
-    variants, checked = run.read()["variants"], 0
+    variants, checked = run.read().variants, 0
     for record in run.records():
         if record.cell.workload != "memory":
             continue
         settings = EngineSettings.model_validate(record.provenance.identity["engine"])
-        expected = card_memory.forecast(shape, settings, variants[record.cell.variant]["storage"]["safetensors_bytes"])
+        expected = card_memory.forecast(shape, settings, variants[record.cell.variant].disk_bytes)
         assert expected.weights_gib == pytest.approx(record.metrics["weights_gib"].value, rel=0.05)
         usable = 79.18 * settings.gpu_memory_utilization  # GiB of the card, from vLLM's log
         assert expected.cache_gib(usable) == pytest.approx(record.metrics["kv_cache_gib"].value, rel=0.05)

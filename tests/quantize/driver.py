@@ -84,10 +84,10 @@ def replay_difference(source: Path) -> float:
     wanted = Calibration(samples=12)  # more tokens than inputs, so that the factorization is used
     batches = calibration.prepare(wanted, loaded.processor, calibration.read(wanted)).batches
     torch.set_num_threads(2)
-    joined = llm_compressor.search(loaded, recipe(n_grid=5), batches, False, lambda done, of: None).weights
+    joined = llm_compressor.search(loaded, recipe(n_grid=5).modifiers(), batches, lambda done, of: None).weights
     replay.install = lambda: None
     AWQModifier._run_samples = replay._run_samples.original
-    plain = llm_compressor.search(loaded, recipe(n_grid=5), batches, False, lambda done, of: None).weights
+    plain = llm_compressor.search(loaded, recipe(n_grid=5).modifiers(), batches, lambda done, of: None).weights
     return max(float((joined[n] - plain[n]).abs().max() / plain[n].abs().max()) for n in plain)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from harness.record.folder import RunFolder
+from harness.record.run_facts import RunFacts
 from harness.util.errors import Refused
 from tests.helpers.records import record, sample
 
@@ -35,7 +36,7 @@ def test_records_come_in_the_plans_order(tmp_path):
     run = RunFolder(tmp_path / "r")
     for key in "abc":
         run.add(record(key, key))
-    run.write(FACTS | {"cells": ["c", "a", "missing"]})
+    run.write(RunFacts.model_validate(FACTS | {"cells": ["c", "a", "missing"]}))
     assert [r.cell.key for r in run.records()] == ["c", "a"]
 
 
@@ -43,13 +44,13 @@ def test_a_fresh_run_keeps_the_earlier_one(tmp_path):
     run = RunFolder(tmp_path / "r")
     assert run.set_aside() is None
     for number in (1, 2):
-        run.write(FACTS | {"n": number})
+        run.write(RunFacts.model_validate(FACTS | {"suite": {"n": number}}))
         assert run.set_aside() == tmp_path / f"r.{number}"
-    assert RunFolder(tmp_path / "r.1").read()["n"] == 1
+    assert RunFolder(tmp_path / "r.1").read().suite["n"] == 1
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path):
-    RunFolder(tmp_path / "known").write({})
+    RunFolder(tmp_path / "known").write(RunFacts.model_validate(FACTS))
     with pytest.raises(Refused, match="there are: known"):
         RunFolder.existing(tmp_path / "other")
     (tmp_path / "known" / "run.json").write_text("{")
@@ -86,7 +87,7 @@ def test_a_folder_of_other_things_is_never_taken_over(tmp_path):
     assert "is a file" in str(RunFolder(tmp_path / "thesis.txt").faults()[0])
     assert RunFolder(tmp_path / "new").faults() == []
     run = RunFolder(tmp_path / "r")
-    run.write({})
+    run.write(RunFacts.model_validate(FACTS))
     assert run.faults() == []
 
 

@@ -29,7 +29,7 @@ def test_the_suite_shown_is_the_suite_that_ran(tmp_path):
     page = html.page(RunFolder(DEMO))
     shown = re.search(r"<summary>suite.yaml</summary><pre[^>]*><code>(.*?)</code>", page, re.DOTALL)
     (tmp_path / "suite.yaml").write_text(unescape(shown[1]), encoding="utf-8")
-    assert load_suite(tmp_path / "suite.yaml") == Suite.model_validate(RunFolder(DEMO).read()["suite"])
+    assert load_suite(tmp_path / "suite.yaml") == Suite.model_validate(RunFolder(DEMO).read().suite)
     assert "git checkout 1847de6d5357a867d6aa46c37c6bcb17ac4088ef" in page
 
 

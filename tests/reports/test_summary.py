@@ -9,7 +9,7 @@ from reports import tables
 from reports.run_data import Source
 from reports.table import RANDOM
 from reports.tables.summary import lines, summary
-from tests.helpers.records import record, sample
+from tests.helpers.records import record, sample, with_facts
 from tests.helpers.runs import full_run, memory_record, variant, write
 
 
@@ -50,7 +50,7 @@ def test_tasks_that_were_planned_count_before_they_are_measured(tmp_path):
     keys = [run.add(record(n, n, checkpoint=n), [sample("1", 1.0), sample("2", 1.0)]).cell.key for n in ("a", "b")]
     labels = {"a": "a/accuracy/t", "b": "b/accuracy/t", "c": "b/accuracy/u", "d": "b/latency/text-concurrency1"}
     write(run, {"a": variant(2), "b": variant(1)}, [*keys, "c", "d"], baseline="a")
-    run.write(run.read() | {"labels": labels})
+    with_facts(run, labels=labels)
     table = summary(Source.of(run))
     assert table.frame["accuracy %"].tolist() == ["50.00 (1 of 2 tasks)", "50.00 (1 of 2 tasks)"]
     told = "2 of 4 Cells are not here (not measured, or their files are damaged): b/accuracy/u, b/latency/text-concurrency1."

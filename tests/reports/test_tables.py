@@ -12,6 +12,7 @@ from rich.console import Console
 
 from harness.record.folder import RunFolder
 from harness.record.records import Metric
+from harness.record.run_facts import RunFacts
 from harness.util.errors import Refused
 from reports import tables
 from reports.table import percent
@@ -42,16 +43,18 @@ def run(tmp_path, lost: int = 4, gained: int = 1):
     for one, samples in ((record("a|b", "1"), base), (record("int4`", "2"), other)):
         folder.add(one, samples)
     folder.write(
-        {
-            "suite": {"name": "s", "model": "m"},
-            "baseline": "a|b",
-            "cells": ["1", "2"],
-            "variants": {
-                "a|b": {"storage": STORAGE, "structure": PLAIN},
-                "int4`": {"storage": SMALL, "structure": PACKED},
-                "gone": {},
-            },
-        }
+        RunFacts.model_validate(
+            {
+                "suite": {"name": "s", "model": "m"},
+                "baseline": "a|b",
+                "cells": ["1", "2"],
+                "variants": {
+                    "a|b": {"storage": STORAGE, "structure": PLAIN},
+                    "int4`": {"storage": SMALL, "structure": PACKED},
+                    "gone": {},
+                },
+            }
+        )
     )
     return folder
 

@@ -19,8 +19,8 @@ from reports.card import edit, publish
 from reports.card.publish import Request
 from tests.helpers.arms import trial
 from tests.helpers.cards import CARD, block_of
-from tests.helpers.published import KEY, REPO, RESULTS, TOKEN, card, go, make_run, weights_of
-from tests.helpers.records import record, sample
+from tests.helpers.published import KEY, REPO, RESULTS, TOKEN, card, go, make_run, set_suite, set_variant, weights_of
+from tests.helpers.records import record, sample, with_facts
 
 
 def test_the_card_is_shown_and_nothing_is_written(server, run, capfd):
@@ -87,9 +87,7 @@ def test_the_card_in_chinese_and_hugging_face_s_form(server, run):
 
 
 def test_no_name_can_forge_a_marker(server, run):
-    facts = run.read()
-    facts["suite"]["name"] = f"x {edit.END}"
-    run.write(facts)
+    set_suite(run, name=f"x {edit.END}")
     with pytest.raises(Refused, match="the block would hold a marker of its own"):
         go(run)
     assert not server.commits
@@ -133,8 +131,7 @@ def test_a_repository_is_created_only_by_its_own_act(server, run, capfd):
 def test_failed_and_missing_cells_keep_it_from_being_published(server, tmp_path, capfd):
     run = make_run(tmp_path / "bad", status="invalid", reason="cache hits, see /home/bob/log")
     run.add(record("int4", "3", "u"), [sample("1", 1.0)])
-    facts = run.read()
-    run.write(facts | {"cells": ["1", "2", "3", "4"]})
+    with_facts(run, cells=["1", "2", "3", "4"])
     with pytest.raises(Refused, match=r"int4/accuracy/t: invalid: cache hits.*--anyway") as refused:
         go(run)
     assert len(refused.value.faults) == 2 and "1 planned Cells have no Record" in str(refused.value)
@@ -179,9 +176,7 @@ def test_a_gate_that_cannot_be_judged_blocks(server, run, monkeypatch, module, t
     monkeypatch.setitem(sys.modules, "harness.compare.gate", gate)
     policy = SimpleNamespace(policy_of=lambda held, path: held)
     monkeypatch.setitem(sys.modules, "harness.suite.gate_policy", policy)
-    facts = run.read()
-    facts["suite"]["gate"] = {"a": 1}
-    run.write(facts)
+    set_suite(run, gate={"a": 1})
     if not told:
         assert go(run) and "Gate of the suite s: **inconclusive**." in card(server)
         return
@@ -203,7 +198,7 @@ def test_random_weights_and_imports_are_marked(server, tmp_path):
 
 
 def test_weights_are_sent_once_and_the_token_goes_to_the_hub_alone(server, run, checkpoint, capfd):
-    facts = weights_of(run, checkpoint)
+    weights_of(run, checkpoint)
     server.repos[KEY]["config.json"] = (checkpoint / "config.json").read_bytes()
     server.on_commit = "down"
     with pytest.raises(CellFailed):
@@ -219,28 +214,23 @@ def test_weights_are_sent_once_and_the_token_goes_to_the_hub_alone(server, run, 
     assert all(held[name] == (checkpoint / name).read_bytes() for name in names)
     assert "config.json" not in [a["path"] for a in server.commits[0]["actions"]]
     assert not any(one.secrets for one in server.asked if one.path.startswith("/store/"))
-    facts["variants"]["int4"]["content"] = "other"
-    run.write(facts)
+    set_variant(run, content="other")
     with pytest.raises(Refused, match="is not the checkpoint that was measured"):
         go(run, weights=True)
-    facts["variants"]["int4"]["checkpoint"] = "/nowhere/int4"
-    run.write(facts)
+    set_variant(run, checkpoint="/nowhere/int4")
     with pytest.raises(Refused, match="the checkpoint is not there"):
         go(run, weights=True)
 
 
 def test_several_runs_make_one_card(server, run, tmp_path):
     other = make_run(tmp_path / "second")
-    facts = other.read()
-    facts["suite"]["name"] = "zweite Messung"
-    other.write(facts)
+    set_suite(other, name="zweite Messung")
     with Reporter() as report:
         publish.publish(Request([run.path, other.path], REPO, apply=True), report, print)
         assert len([p for p in server.repos[KEY] if p.startswith("evaluation/")]) == 2
         with pytest.raises(Refused, match="is a second Run of suite s"):
             publish.publish(Request([run.path, run.path], REPO), report, print)
-        facts["variants"]["int4"]["content"] = "c"
-        other.write(facts)
+        set_variant(other, content="c")
         with pytest.raises(Refused, match="measured another checkpoint as int4"):
             publish.publish(Request([run.path, other.path], REPO), report, print)
 
@@ -260,7 +250,7 @@ def with_speed(run: RunFolder, **change: object) -> RunFolder:
         made = record(name, f"m{name}", workload="memory")
         cell = CellId(variant=name, workload="memory", point={"load": "image512"}, key=f"m{name}")
         keys.append(run.add(made.model_copy(update={"cell": cell, "metrics": held, **update})).cell.key)
-    run.write(run.read() | {"cells": keys})
+    with_facts(run, cells=keys)
     return run
 
 
