@@ -14,6 +14,7 @@ from harness.compare.gate import Verdict, outcome
 from harness.compare.trials import direction
 from harness.record.records import Record, cell_label
 from harness.workloads import kind_of
+from reports.formats import markdown
 from reports.tables import gate as tables
 
 ANNOTATION = {"fail": "error", "blocked": "error", "inconclusive": "warning"}
@@ -76,7 +77,7 @@ def _property(text: str) -> str:
 
 def summary(name: str, found: Sequence[Verdict], crossings: Iterable[str] = ()) -> str:
     """The step summary: the gate's table as Markdown under a heading."""
-    return f"## {name}: {outcome(found)}\n\n{tables.table(found, crossings).markdown()}\n"
+    return f"## {name}: {outcome(found)}\n\n{markdown.table(tables.table(found, crossings))}\n"
 
 
 def benchmark(

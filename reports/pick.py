@@ -5,12 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-import pandas as pd
-
 from harness.record.folder import RunFolder
 from harness.util.errors import Fault, Refused
 from reports.run_data import Source
-from reports.table import NOT_MEASURED, Table, gib, percent
+from reports.table import NOT_MEASURED, Table, frame, gib, percent
 from reports.tables.summary import Line, lines, tasks_of
 
 Answer = Literal["fits", "too large", "shown to be too low", "not shown", "not measured"]
@@ -55,7 +53,7 @@ class Pick:
             }
             for c in self.choices
         ]
-        return Table("Pick", pd.DataFrame(rows), [self.verdict])
+        return Table("Pick", frame(rows), [self.verdict])
 
 
 def pick(run: RunFolder, max_weights_gib: float | None, min_recovery: float | None) -> Pick:

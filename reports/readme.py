@@ -16,6 +16,7 @@ from harness.record.folder import RunFolder
 from harness.util import files
 from harness.util.errors import Fault, Refused
 from reports import studies, tables
+from reports.formats import markdown
 from reports.languages import Words
 
 DOCUMENTS = {"README.md": "en", "README.zh-CN.md": "zh", "docs/qwen3_vl_8b.md": "en"}
@@ -35,7 +36,7 @@ def _block(root: Path, run: str, titles: str, language: str) -> str:
     Refused.if_any(
         Fault(run, f"has no table {title!r}", f"there are: {', '.join(made)}") for title in wanted if title not in made
     )
-    return "\n".join("#" + words.table(made[title]).markdown() for title in wanted)
+    return "\n".join("#" + markdown.table(words.table(made[title])) for title in wanted)
 
 
 def main(arguments: Sequence[str]) -> int:

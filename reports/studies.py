@@ -7,13 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from harness.record.folder import RunFolder
 from harness.util.errors import Fault, Refused
 from harness.workloads.latency import Latency
 from harness.workloads.memory import Memory
-from reports.table import RANDOM, Table
+from reports.table import RANDOM, Table, frame
 from reports.tables import speed
 
 CARDS = {"16 GB": 15.6, "24 GB": 23.6, "48 GB": 44.5, "80 GB": 79.2}
@@ -46,7 +44,7 @@ def grid(place: Path) -> Table:
         f"{once['hash_source']:.0f} s beside them. Most memory held: host {peak['host']:.0f} GiB, "
         f"device {peak['device']:.1f} GiB.",
     ]
-    return Table("The grid of six on one H100", pd.DataFrame(rows), notes)
+    return Table("The grid of six on one H100", frame(rows), notes)
 
 
 def profile(place: Path) -> Table:
@@ -64,7 +62,7 @@ def profile(place: Path) -> Table:
         f"takes {found['unprofiled_step_ms']:.2f} ms, {step:.2f} ms under the profiler. Kernels may overlap, so parts need not "
         "add up.",
     ]
-    return Table("Where a decode step's time goes", pd.DataFrame(rows), notes)
+    return Table("Where a decode step's time goes", frame(rows), notes)
 
 
 def cards(place: Path) -> Table:
@@ -96,7 +94,7 @@ def cards(place: Path) -> Table:
         f"driver shows ({', '.join(f'{name}: {gib} GiB' for name, gib in CARDS.items())}); only 80 GB was measured. A request: "
         "one picture of 1024x1024, a question, an answer.",
     ]
-    return Table("What fits which card", pd.DataFrame(rows), notes)
+    return Table("What fits which card", frame(rows), notes)
 
 
 def drawing(place: Path) -> Table:
@@ -113,7 +111,7 @@ def drawing(place: Path) -> Table:
             )
             row[f"TPOT ms, {point['concurrency']} at once"] = speed.figure(trials, "server_tpot_ms")
     notes = [RANDOM, f"{facts.baseline}, by the server's clock: means over trials ± half a 95 % t interval."]
-    return Table("Drawing tokens", pd.DataFrame([rows[name] for name in loads if name in rows]), notes)
+    return Table("Drawing tokens", frame([rows[name] for name in loads if name in rows]), notes)
 
 
 def _drawn(sampling: dict[str, Any] | None) -> str:

@@ -1,26 +1,45 @@
-"""One table, as a pandas frame with a title and notes, and its forms: terminal, Markdown, CSV, JSON."""
+"""One table, as a pandas frame with a title and notes, and the cells that hold numbers."""
 
 from __future__ import annotations
 
-import csv
-import io
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
-from rich.table import Table as RichTable
-from rich.text import Text
+if TYPE_CHECKING:
+    # The command line asks for the names of the forms before it knows whether a table will be shown.
+    import pandas as pd
+    from rich.table import Table as RichTable
 
-from harness.compare.stats import Interval
+    from harness.compare.stats import Interval
 
 NOT_MEASURED = "N/A"
 RANDOM = "Random weights: size, memory, speed and energy only."
 PARTS = ("language", "visual", "lm_head", "embeddings")
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+Value = str | float | int | None
+"""What a cell is for programs."""
+
+
+class Figure(str):
+    """A cell that holds numbers. It is the text that people read; programs take its numbers, so none is read back from text.
+
+    numbers: by the ending of the column that each gets, for example `""`, ` low` and ` high`; NaN is a number that is not
+    known.
+    """
+
+    numbers: Mapping[str, float | int | None]
+
+    def __new__(cls, text: str, numbers: Mapping[str, float | int | None]) -> Figure:
+        made = super().__new__(cls, text)
+        made.numbers = numbers
+        return made
 
 
 @dataclass
 class Table:
-    """One table: every cell is text already, so all forms show the same."""
+    """One table: cells are text, numbers or Figures."""
 
     title: str
     frame: pd.DataFrame
@@ -29,25 +48,33 @@ class Table:
     @property
     def columns(self) -> list[str]:
         """The columns' titles."""
-        return [_clean(str(column)) for column in self.frame.columns]
+        return [clean(str(column)) for column in self.frame.columns]
 
     @property
     def rows(self) -> list[list[str]]:
-        """The cells as text."""
-        return [[_clean(cell) for cell in row] for row in self.frame.astype(str).values.tolist()]
+        """The cells as people read them."""
+        return [[clean(str(cell)) for cell in row] for row in self.frame.values.tolist()]
 
-    def markdown(self) -> str:
-        """A GitHub table; bars, backticks, markup and line breaks in cells stay harmless."""
-        rows = [self.columns, ["---"] * len(self.columns), *self.rows]
-        lines = ["| " + " | ".join(_escaped(str(cell)) for cell in row) + " |" for row in rows]
-        return "\n".join([f"### {_clean(self.title)}", "", *lines, *(f"\n{_escaped(note)}" for note in self.notes)]) + "\n"
+    def values(self) -> tuple[list[str], list[list[Value]]]:
+        """Columns and rows as programs read them: a column whose cells hold several numbers becomes several."""
+        titles: list[str] = []
+        columns: list[list[Value]] = []
+        for title, cells in zip(self.columns, self.frame.T.values.tolist(), strict=True):
+            figures = [cell for cell in cells if isinstance(cell, Figure)]
+            endings = list(dict.fromkeys(ending for one in figures for ending in one.numbers)) or [""]
+            titles += [title + ending for ending in endings]
+            columns += [[_value(cell, ending, ending == endings[0]) for cell in cells] for ending in endings]
+        return titles, [list(row) for row in zip(*columns, strict=True)]
 
     def rich(self) -> RichTable:
         """For the terminal; numbers to the right."""
+        from rich.table import Table as RichTable
+        from rich.text import Text
+
         table = RichTable(
-            title=Text(_clean(self.title)),
+            title=Text(clean(self.title)),
             title_justify="left",
-            caption=Text(_clean("\n".join(self.notes))) if self.notes else None,
+            caption=Text(clean("\n".join(self.notes))) if self.notes else None,
             caption_justify="left",
         )
         for index, column in enumerate(self.columns):
@@ -61,86 +88,60 @@ class Table:
         """A name for files, addresses and the command line: `latency-and-throughput`."""
         return re.sub(r"[^a-z0-9]+", "-", self.title.lower()).strip("-")
 
-    def csv(self) -> str:
-        """For a spreadsheet: an interval becomes three columns, `a ± b` two, and no cell is taken for a formula."""
-        columns, rows = self._split()
-        out = io.StringIO()
-        writer = csv.writer(out, lineterminator="\n")
-        writer.writerow([_no_formula(column) for column in columns])
-        writer.writerows([_no_formula(cell) for cell in row] for row in rows)
-        return out.getvalue()
 
-    def data(self) -> dict[str, object]:
-        """For programs: title, columns and rows as in `csv`, notes."""
-        columns, rows = self._split()
-        return {"title": self.title, "name": self.slug, "columns": columns, "rows": rows, "notes": self.notes}
+def frame(rows: Sequence[Mapping[str, Any]], missing: str = "") -> pd.DataFrame:
+    """The frame of a table. missing: what stands where a row has no such column."""
+    import pandas as pd
 
-    def _split(self) -> tuple[list[str], list[list[str]]]:
-        columns: list[str] = []
-        parts: list[list[list[str]]] = []
-        given = self.rows
-        for number, column in enumerate(self.columns):
-            cells = [row[number] for row in given]
-            for pattern, ends in SPLIT.items():
-                found = [re.fullmatch(pattern, cell) for cell in cells]
-                several = any(m and m[2] is not None for m in found)
-                if several and all(m or cell.startswith(NOT_MEASURED) for m, cell in zip(found, cells, strict=True)):
-                    columns += [column + end for end in ends]
-                    blank = [""] * (len(ends) - 1)
-                    parts.append([list(m.groups("")) if m else [cell, *blank] for m, cell in zip(found, cells, strict=True)])
-                    break
-            else:
-                columns.append(column)
-                parts.append([[cell] for cell in cells])
-        rows = [[_plain_number(cell) for part in row for cell in part] for row in zip(*parts, strict=True)]
-        return columns, rows
+    # As objects: pandas would make plain text of Figures, and floats of counts.
+    return pd.DataFrame(rows, dtype=object).fillna(missing)
 
 
-CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
-SPLIT = {
-    r"([-+\d.,]+)(?: \[([-+\d.,]+), ([-+\d.,]+)\])?": ("", " low", " high"),
-    r"([-+\d.,]+)(?: ± ([\d.,]+|N/A))?": ("", " ±"),
-}
-"""Cells that hold several numbers, and how the columns are called that each gets in CSV and JSON."""
+def _value(cell: object, ending: str, first: bool) -> Value:
+    """One cell's part of a column; a text without numbers stands in the first of them."""
+    if isinstance(cell, Figure):
+        number = cell.numbers.get(ending)
+        return None if number is None or number != number else number
+    if not first:
+        return None
+    return cell if isinstance(cell, int | float) else clean(str(cell))
 
 
-def _plain_number(text: str) -> str:
-    return text.replace(",", "") if re.fullmatch(r"[-+]?\d{1,3}(,\d{3})+(\.\d+)?", text) else text
-
-
-def _no_formula(text: str) -> str:
-    """A spreadsheet runs a cell that begins with one of these; an apostrophe makes it text."""
-    return f"'{text}" if text[:1] in ("=", "+", "-", "@", "\t", "\r") and not re.fullmatch(r"[-+][\d.]+", text) else text
-
-
-def _clean(text: str) -> str:
+def clean(text: str) -> str:
     """Without control characters, which a terminal would obey."""
     return CONTROL.sub("\ufffd", text)
 
 
-def _escaped(text: str) -> str:
-    if set(text) <= {"-"} and text:
-        return text
-    text = _clean(text)
-    for mark in "\\`|*<>":
-        text = text.replace(mark, f"\\{mark}")
-    # An underscore inside a word and a bracket without a link mean nothing to Markdown: names and intervals stay readable.
-    text = re.sub(r"(?<!\w)_|_(?!\w)", r"\\_", text).replace("](", "]\\(")
-    return text.replace("\n", " ")
-
-
 def percent(value: float | None, digits: int = 2) -> str:
     """A share as a percentage without the sign."""
-    return NOT_MEASURED if value is None or value != value else f"{100 * value:.{digits}f}"
+    if value is None or value != value:
+        return NOT_MEASURED
+    return Figure(f"{100 * value:.{digits}f}", {"": 100 * value})
 
 
-def interval(value: Interval, digits: int = 2) -> str:
-    """`-0.30 [-0.77, +0.17]`, shares as percentages; a sign only where differences are meant."""
-    return f"{100 * value.value:+.{digits}f} [{100 * value.low:+.{digits}f}, {100 * value.high:+.{digits}f}]"
+def interval(value: Interval, signed: bool = False, digits: int = 2) -> Figure:
+    """`99.10 [98.00, 100.20]`, shares as percentages; with signs where differences are meant."""
+    low, mid, high = 100 * value.low, 100 * value.value, 100 * value.high
+    spec = f"{'+' if signed else ''}.{digits}f"
+    return Figure(f"{mid:{spec}} [{low:{spec}}, {high:{spec}}]", {"": mid, " low": low, " high": high})
 
 
-def gib(size: float | None) -> str:
-    """Bytes in GiB, or in MiB below a hundredth of one."""
+def counted(count: int, n: int) -> Figure:
+    """`12 (1.2 %)`: how many of `n`."""
+    return Figure(f"{count} ({100 * count / n:.1f} %)", {"": count, " %": 100 * count / n})
+
+
+def number(value: float, spec: str, unit: str = "") -> Figure:
+    """A number in a format of its own; the unit stands behind it, and in the title of the column that programs get."""
+    return Figure(f"{value:{spec}}{unit and f' {unit}'}", {unit and f", {unit}": value})
+
+
+def gib(size: float | None, of: float | None = None, digits: int = 1) -> str:
+    """Bytes in GiB, or in MiB below a hundredth of one. of: bytes of the baseline, told as a share of it."""
     if size is None:
         return NOT_MEASURED
-    return f"{size / 2**30:.2f} GiB" if size >= 2**30 / 100 else f"{size / 2**20:.2f} MiB"
+    text = f"{size / 2**30:.2f} GiB" if size >= 2**30 / 100 else f"{size / 2**20:.2f} MiB"
+    if of is None:
+        return Figure(text, {", bytes": size})
+    share = 100 * size / of
+    return Figure(f"{text} ({share:.{digits}f} %)", {", bytes": size, ", % of the baseline": share})

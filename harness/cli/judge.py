@@ -50,6 +50,7 @@ def _compare(given: argparse.Namespace) -> int:
     from harness.compare.everything import compare_all
     from harness.record.folder import RunFolder
     from harness.util.progress import results
+    from reports.formats import markdown
     from reports.tables import answers, speed
 
     run = RunFolder.existing(given.run)
@@ -65,7 +66,7 @@ def _compare(given: argparse.Namespace) -> int:
     shown = [table for table in shown if len(table.frame) or table.notes]
     warnings = [f"WARNING, not measured alike: {fault}" for fault in found.faults]
     if given.markdown:
-        print("\n\n".join([*warnings, *(table.markdown() for table in shown)]))
+        print("\n\n".join([*warnings, *(markdown.table(table) for table in shown)]))
     else:
         for warning in warnings:
             print(warning)

@@ -12,15 +12,16 @@ from harness.util.errors import Fault, Refused
 
 def add(verbs: Any) -> None:
     """Add the parsers to the command's verbs."""
+    from reports.formats import FORMATS
+
     report = verbs.add_parser("report", help="the tables of a Run, or its page")
     report.add_argument("run", type=Path, help="a Run's folder, for example results/vl_accuracy")
     form = report.add_mutually_exclusive_group()
     form.add_argument(
         "--html", type=Path, nargs="?", const=Path(), metavar="FILE", help="write the page (default: RUN/report.html)"
     )
-    form.add_argument("--markdown", action="store_true", help="print Markdown")
-    form.add_argument("--csv", action="store_true", help="print CSV")
-    form.add_argument("--json", action="store_true", help="print JSON")
+    for one in FORMATS:
+        form.add_argument(f"--{one.name}", dest="form", action="store_const", const=one, help=f"print {one.title}")
     report.add_argument("--table", metavar="NAME", help="only this table, for example summary")
     report.add_argument("--lang", choices=("en", "zh"), default="en", help="the language (default: %(default)s)")
     what = "first keep the lost questions and their pictures in the Run, as far as its tasks are on this disk"
@@ -56,13 +57,14 @@ def _report(given: argparse.Namespace) -> int:
 def _print(given: argparse.Namespace, run: Any) -> int:
     from harness.util.progress import results
     from reports import tables
+    from reports.formats import MARKDOWN
 
-    if given.markdown and not given.table and given.lang == "en":
+    if given.form is MARKDOWN and not given.table and given.lang == "en":
         print(tables.markdown(run))
         return 0
     made = tables.chosen(run, given.table, given.lang)
-    if given.csv or given.json or given.markdown:
-        print((tables.as_csv if given.csv else tables.as_json if given.json else tables.as_markdown)(made), end="")
+    if given.form:
+        print(given.form.write(made), end="")
     else:
         for table in made:
             results().print(table.rich())

@@ -8,6 +8,8 @@ from typing import Any
 
 import yaml
 
+from reports.formats import markdown
+from reports.languages import Words
 from reports.table import Table
 
 LANGUAGES = ("en", "zh")
@@ -20,11 +22,7 @@ def say(language: str, sentence: str, **filled: Any) -> str:
 
 def table(given: Table, language: str) -> str:
     """A table as Markdown, in the language where a vocabulary of the tables is there."""
-    try:
-        from reports.languages import Words
-    except ImportError:
-        return given.markdown()
-    return str(Words(language).table(given).markdown())
+    return markdown.table(Words(language).table(given))
 
 
 @cache

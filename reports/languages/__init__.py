@@ -12,7 +12,7 @@ from pathlib import Path
 
 import yaml
 
-from reports.table import Table
+from reports.table import Figure, Table
 
 LANGUAGES = ("en", "zh")
 NAMES = {
@@ -56,6 +56,11 @@ class Words:
         parts = value.split(", ")
         return "、".join(self.exact.get(p, p) for p in parts) if all(p in self.exact for p in parts) else value
 
+    def cell(self, cell: object) -> str:
+        """A cell in this language, with the numbers it holds."""
+        said = self.say(str(cell))
+        return Figure(said, cell.numbers) if isinstance(cell, Figure) else said
+
     def table(self, table: Table) -> Table:
         """A table in this language; cells only where they are the project's own words."""
         if self.language == "en":
@@ -63,7 +68,7 @@ class Words:
         frame = table.frame.copy()
         for column in frame.columns:
             if column not in NAMES:
-                frame[column] = [self.say(str(cell)) for cell in frame[column]]
+                frame[column] = [self.cell(cell) for cell in frame[column]]
         frame.columns = [self.say(str(column)) for column in frame.columns]
         return Table(self.say(table.title), frame, [self.say(note) for note in table.notes])
 

@@ -21,7 +21,7 @@ from reports import tables
 from reports.languages import Words
 from reports.plots import plots
 from reports.run_data import Source
-from reports.table import RANDOM, Table, gib, percent
+from reports.table import RANDOM, Table, frame, gib, percent
 from reports.tables import summary
 
 PAGE = Path(__file__).parent
@@ -211,7 +211,7 @@ def provenance(source: Source) -> Table:
         content = source.facts.variant(name).content
         rows[f"content of {name}"] = str(content)[:16] if content else "N/A"
     shown = [{"what": what, "value": value} for what, value in rows.items() if value]
-    return Table("Provenance", pd.DataFrame(shown))
+    return Table("Provenance", frame(shown))
 
 
 def _between(times: list[str]) -> str:

@@ -9,10 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import pandas as pd
-
 from reports.run_data import Source
-from reports.table import Table
+from reports.table import NOT_MEASURED, Figure, Table, frame
 from reports.tables import speed
 
 Rows = list[dict[str, Any]]
@@ -43,19 +41,13 @@ class Plot:
     def table(self) -> Table:
         """The figures as text."""
         shown = [{title: _text(row.get(key)) for key, title in self.columns.items()} for row in self.rows]
-        return Table(self.title, pd.DataFrame(shown))
+        return Table(self.title, frame(shown))
 
 
 def _text(value: Any) -> str:
     if value is None:
-        return "N/A"
-    return (
-        speed.number(value)
-        if isinstance(value, float) and abs(value) < 1000
-        else f"{value:,.0f}"
-        if isinstance(value, float)
-        else str(value)
-    )
+        return NOT_MEASURED
+    return Figure(speed.number(value), {"": value}) if isinstance(value, float) else str(value)
 
 
 def chart(rows: Rows, height: int, **more: Any) -> Spec:

@@ -1,14 +1,16 @@
-"""The tables of a Run, in the order they are shown, and their forms together."""
+"""The tables of a Run, in the order they are shown. Others take `tables`, `of`, `chosen` and `markdown`.
+
+A new table is one function in a file, and its entry in TABLES.
+"""
 
 from __future__ import annotations
-
-import json
 
 from rich.console import Console
 
 from harness.compare import tune
 from harness.record.folder import RunFolder
 from harness.util.errors import Fault, Refused
+from reports.formats import markdown as markdown_format
 from reports.languages import Words
 from reports.run_data import Source
 from reports.table import RANDOM, Table
@@ -64,27 +66,10 @@ def chosen(run: RunFolder, name: str | None = None, language: str = "en") -> lis
 def markdown(run: RunFolder) -> str:
     """The Run's report.md."""
     source = Source.of(run)
-    return f"## {source.name}: {source.model}\n\n" + as_markdown(of(source))
+    return f"## {source.name}: {source.model}\n\n" + markdown_format.write(of(source))
 
 
 def show(run: RunFolder, console: Console) -> None:
     """Print all tables."""
     for table in tables(run):
         console.print(table.rich())
-
-
-def as_markdown(made: list[Table]) -> str:
-    """The tables one after the other."""
-    return "\n".join(table.markdown() for table in made)
-
-
-def as_csv(made: list[Table]) -> str:
-    """One table as plain CSV; several, each under a line with its title."""
-    if len(made) == 1:
-        return made[0].csv()
-    return "\n".join(f"# {table.title}\n{table.csv()}" for table in made)
-
-
-def as_json(made: list[Table]) -> str:
-    """The tables as JSON: a list of title, columns, rows and notes."""
-    return json.dumps([table.data() for table in made], ensure_ascii=False, indent=1) + "\n"

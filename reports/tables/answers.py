@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-import pandas as pd
-
 from harness.compare.answers import Comparison
 from harness.compare.tokens import Divergence
-from harness.record.records import Record
+from harness.record.records import Metric, Record
 from harness.util.errors import Fault
 from harness.workloads import kind_of
-from reports.table import NOT_MEASURED, Table, interval, percent
+from reports.table import NOT_MEASURED, Figure, Table, counted, frame, interval, number, percent
 
 RARE = {"guessed": "guessed %", "set_aside": "not asked %", "looped": "repeating %"}
 """Shares that get a column where one is above 0."""
@@ -22,7 +20,7 @@ def accuracy(comparisons: Iterable[Comparison], faults: Iterable[Fault], baselin
     rows, notes, comparisons = [], [], list(comparisons)
     floor = {(c.baseline, c.task): c for c in comparisons if c.noise}
     for c in comparisons:
-        recovery = f"{percent(c.recovery.value)} [{percent(c.recovery.low)}, {percent(c.recovery.high)}]"
+        recovery: str = interval(c.recovery)
         if c.recovery.value != c.recovery.value:
             recovery = f"{NOT_MEASURED} (the baseline has none right)"
         again = floor.get((c.baseline, c.task))
@@ -33,18 +31,14 @@ def accuracy(comparisons: Iterable[Comparison], faults: Iterable[Fault], baselin
                 "n": c.n,
                 f"{baseline or 'baseline'} %": percent(c.baseline_score),
                 "variant %": percent(c.candidate_score),
-                "difference, points": interval(c.difference),
+                "difference, points": interval(c.difference, signed=True),
                 "recovery %": recovery,
                 "lost": c.lost,
                 "gained": c.gained,
-                "answers changed": f"{c.flips} ({percent(c.flips / c.n, 1)} %)",
+                "answers changed": counted(c.flips, c.n),
             }
-            | (
-                {"noise floor: changed": f"{again.flips} ({percent(again.flips / again.n, 1)} %)" if again else NOT_MEASURED}
-                if floor
-                else {}
-            )
-            | {"p": f"{c.p_value:.2g}", "verdict": c.verdict}
+            | ({"noise floor: changed": counted(again.flips, again.n) if again else NOT_MEASURED} if floor else {})
+            | {"p": number(c.p_value, ".2g"), "verdict": c.verdict}
         )
         notes += _accuracy_notes(c)
     if rows:
@@ -57,7 +51,7 @@ def accuracy(comparisons: Iterable[Comparison], faults: Iterable[Fault], baselin
     if floor:
         notes.append("Noise floor: the baseline asked once more, against itself.")
     notes += [f"Not compared: {fault}" for fault in faults]
-    return Table("Accuracy against the baseline", pd.DataFrame(rows), notes)
+    return Table("Accuracy against the baseline", frame(rows), notes)
 
 
 def _accuracy_notes(c: Comparison) -> list[str]:
@@ -89,8 +83,8 @@ def divergence(found: Iterable[Divergence], faults: Iterable[Fault]) -> Table:
             "against": d.baseline,
             "questions": d.questions,
             "tokens": d.tokens,
-            "mean KL, nats/token": f"{d.mean:.2g}",
-            "99th percentile": f"{d.p99:.2g}",
+            "mean KL, nats/token": number(d.mean, ".2g"),
+            "99th percentile": number(d.p99, ".2g"),
             "same likeliest token %": percent(d.top1_agree),
         }
         | ({"remark": "noise floor" if d.noise else ""} if remarked else {})
@@ -103,7 +97,7 @@ def divergence(found: Iterable[Divergence], faults: Iterable[Fault]) -> Table:
             "Over the tokens of the baseline's answers (each answer's first 64), which both arms were asked to judge. The 5 "
             "likeliest tokens are compared one by one, all others as one: a lower bound.",
         )
-    return Table("Divergence from the baseline", pd.DataFrame(rows), notes)
+    return Table("Divergence from the baseline", frame(rows), notes)
 
 
 def scores(records: Iterable[Record]) -> Table:
@@ -121,7 +115,7 @@ def scores(records: Iterable[Record]) -> Table:
                 "task": r.cell.point["task"],
                 "status": r.status if not r.reason else f"{r.status}: {r.reason}",
                 "n": score.n if score else 0,
-                "score %": f"{percent(score.value)} ± {percent(score.stderr)}" if known and score else NOT_MEASURED,
+                "score %": _score(score) if known and score else NOT_MEASURED,
                 "chance %": _share(r, "chance"),
                 "unparsed %": _share(r, "unparsed"),
                 "cut by length %": _share(r, "cut_by_length"),
@@ -129,7 +123,7 @@ def scores(records: Iterable[Record]) -> Table:
             | {title: _share(r, name) for name, title in RARE.items() if name in rare}
             | {
                 "tokens out": _plain(r, "output_tokens"),
-                "seconds": f"{r.provenance.seconds:.1f}",
+                "seconds": number(r.provenance.seconds, ".1f"),
             }
         )
     notes = ["± is one standard error. Unparsed answers count as wrong."] if rows else []
@@ -137,7 +131,13 @@ def scores(records: Iterable[Record]) -> Table:
         notes.append("Guessed: replies for which the task's scorer draws an answer at random; they count as wrong here.")
     if "set_aside" in rare:
         notes.append("Not asked: documents that could not be, in any arm; they count as wrong.")
-    return Table("Scores", pd.DataFrame(rows), notes)
+    return Table("Scores", frame(rows), notes)
+
+
+def _score(score: Metric) -> str:
+    assert score.value is not None
+    error = None if score.stderr is None else 100 * score.stderr
+    return Figure(f"{percent(score.value)} ± {percent(score.stderr)}", {"": 100 * score.value, " ±": error})
 
 
 def _share(record: Record, name: str) -> str:
@@ -146,4 +146,4 @@ def _share(record: Record, name: str) -> str:
 
 def _plain(record: Record, name: str) -> str:
     metric = record.metrics.get(name)
-    return NOT_MEASURED if metric is None or metric.value is None else f"{metric.value:.1f}"
+    return NOT_MEASURED if metric is None or metric.value is None else number(metric.value, ".1f")

@@ -8,7 +8,7 @@ import pandas as pd
 from rich.console import Console
 
 from harness.util import files
-from reports.table import PARTS, Table, gib
+from reports.table import PARTS, Table, frame, gib
 
 if TYPE_CHECKING:
     from harness.checkpoints.verify import Report
@@ -32,7 +32,7 @@ def tables(report: Report) -> list[Table]:
             for part in PARTS
             if part in packed or part in plain
         ]
-        made.append(Table("Structure", pd.DataFrame(rows)))
+        made.append(Table("Structure", frame(rows)))
     if report.storage:
         size = report.storage
         made.append(
@@ -50,7 +50,5 @@ def tables(report: Report) -> list[Table]:
             )
         )
     if report.faults:
-        made.append(
-            Table("Faults", pd.DataFrame([{"where": f.where, "what": f.what, "right": f.right} for f in report.faults]))
-        )
+        made.append(Table("Faults", frame([{"where": f.where, "what": f.what, "right": f.right} for f in report.faults])))
     return made

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-import pandas as pd
-
 from harness.compare.gate import Verdict, outcome
-from reports.table import NOT_MEASURED, Table
+from reports.table import NOT_MEASURED, Figure, Table, frame, interval
 
 
 def shown(verdict: Verdict) -> str:
@@ -16,11 +14,13 @@ def shown(verdict: Verdict) -> str:
         return NOT_MEASURED
     value = verdict.value
     bounded = value.low == value.low
+    numbers = {"": value.value} | ({" low": value.low, " high": value.high} if bounded else {})
     if verdict.kind == "accuracy":
-        return f"{100 * value.value:.2f} [{100 * value.low:.2f}, {100 * value.high:.2f}] %" if bounded else NOT_MEASURED
+        shares = {ending: 100 * number for ending, number in numbers.items()}
+        return Figure(f"{interval(value)} %", shares) if bounded else NOT_MEASURED
     if verdict.kind == "divergence":
-        return f"{value.value:.2g} nats"
-    return f"{value.value:.3f}x" + (f" [{value.low:.3f}, {value.high:.3f}]" if bounded else "")
+        return Figure(f"{value.value:.2g} nats", numbers)
+    return Figure(f"{value.value:.3f}x" + (f" [{value.low:.3f}, {value.high:.3f}]" if bounded else ""), numbers)
 
 
 def limit(verdict: Verdict) -> str:
@@ -47,4 +47,4 @@ def table(verdicts: Sequence[Verdict], crossings: Iterable[str] = ()) -> Table:
         for v in verdicts
     ]
     notes = ["Intervals: 95 %. Ratios of speed and memory: above 1 is better, whatever the metric.", *crossings]
-    return Table(f"Gate: {outcome(verdicts)}", pd.DataFrame(rows), notes)
+    return Table(f"Gate: {outcome(verdicts)}", frame(rows), notes)

@@ -6,11 +6,9 @@ from collections import defaultdict
 from collections.abc import Iterable
 from typing import Any
 
-import pandas as pd
-
 from harness.record.records import Record
 from harness.workloads import kind_of
-from reports.table import Table
+from reports.table import Table, frame
 from reports.tables import speed
 
 
@@ -32,4 +30,4 @@ def others(records: Iterable[Record]) -> Table:
         for name, metric in trials[0].metrics.items():
             row[f"{name} ({metric.unit})"] = speed.figure(trials, name)
         rows.append(row)
-    return Table("Other workloads", pd.DataFrame(rows).fillna(""), notes)
+    return Table("Other workloads", frame(rows), notes)

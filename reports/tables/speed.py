@@ -15,7 +15,8 @@ from harness.record.records import Metric, Record, cell_label
 from harness.util.errors import Fault
 from harness.workloads import WORKLOADS, kind_of
 from harness.workloads.memory import Memory
-from reports.table import NOT_MEASURED, Table
+from reports.table import NOT_MEASURED, Figure, Table, frame
+from reports.table import number as digits
 
 HEADLINE = ("output_throughput", "request_goodput", "mean_ttft_ms", "mean_tpot_ms", "mean_e2el_ms", "energy_per_output_token_j")
 """What candidate and baseline are compared in; the other metrics stay in the Records."""
@@ -76,7 +77,14 @@ def figure(trials: Sequence[Record], name: str) -> str:
     half = (found.high - found.low) / 2
     # Equal trials leave the noise of floating point behind.
     half = 0.0 if abs(half) < 1e-9 * abs(found.value) else half
-    return number(found.value) + (f" ± {number(half)}" if half == half else "")
+    return within(found.value, half)
+
+
+def within(value: float, half: float) -> Figure:
+    """`95.2 ± 1.3`; half: half the interval, NaN where there is none."""
+    if half != half:
+        return Figure(number(value), {"": value})
+    return Figure(f"{number(value)} ± {number(half)}", {"": value, " ±": half})
 
 
 def _sources(trials: Sequence[Record], name: str) -> str:
@@ -135,9 +143,9 @@ def speed(records: Sequence[Record]) -> list[Table]:
     if rows:
         notes.insert(0, MEANS)
     return [
-        Table("Latency and throughput", pd.DataFrame(rows).fillna(""), notes),
-        Table("Where a request's time goes", pd.DataFrame(times), []),
-        Table("Limits of a decode step", pd.DataFrame(limits), _rates(records) if limits else []),
+        Table("Latency and throughput", frame(rows), notes),
+        Table("Where a request's time goes", frame(times), []),
+        Table("Limits of a decode step", frame(limits), _rates(records) if limits else []),
     ]
 
 
@@ -154,9 +162,9 @@ def _limits(trials: Sequence[Record]) -> dict[str, Any]:
     return {
         "TPOT ms (server)": figure(trials, "server_tpot_ms"),
         "bandwidth limit ms": figure(trials, "bandwidth_limit_ms"),
-        "of the bandwidth limit": f"{100 * bandwidth.value:.0f} %",
+        "of the bandwidth limit": digits(100 * bandwidth.value, ".0f", "%"),
         "compute limit ms": figure(trials, "compute_limit_ms"),
-        "of the compute limit": f"{100 * compute.value:.0f} %",
+        "of the compute limit": digits(100 * compute.value, ".0f", "%"),
         "held back by": held,
     }
 
@@ -197,7 +205,7 @@ def against(
     )
     counted = [c for c in comparisons if _listed(c) and "input-bound" not in c.labels]
     notes += [*crossovers(counted), *(f"Not compared: {fault}" for fault in faults)]
-    return Table(title, pd.DataFrame(rows), notes)
+    return Table(title, frame(rows), notes)
 
 
 def _listed(c: SpeedComparison) -> bool:
@@ -227,15 +235,17 @@ def _level(level: tuple[str, float]) -> str:
 
 
 def _with_cv(value: float, cv: float | None) -> str:
-    return number(value) + (f" (cv {100 * cv:.1f} %)" if cv is not None else "")
+    if cv is None:
+        return Figure(number(value), {"": value})
+    return Figure(f"{number(value)} (cv {100 * cv:.1f} %)", {"": value, " cv %": 100 * cv})
 
 
 def ratio(comparison: SpeedComparison) -> str:
     """`1.31 [1.28, 1.34]`, or without bounds and with the reason."""
     s = comparison.speedup
     if s.low != s.low:
-        return f"{s.value:.3f} ({comparison.method})" if s.value == s.value else comparison.method
-    return f"{s.value:.3f} [{s.low:.3f}, {s.high:.3f}]"
+        return Figure(f"{s.value:.3f} ({comparison.method})", {"": s.value}) if s.value == s.value else comparison.method
+    return Figure(f"{s.value:.3f} [{s.low:.3f}, {s.high:.3f}]", {"": s.value, " low": s.low, " high": s.high})
 
 
 def _verdict(comparison: SpeedComparison) -> str:
@@ -254,8 +264,7 @@ def memory(records: Iterable[Record]) -> Table:
         row = {"variant": record.cell.variant, "load": record.cell.point["load"]}
         for title, name in MEMORY:
             metric = record.metrics.get(name, Metric.missing("GiB", "not measured"))
-            unit = "" if metric.unit == "tokens" else f" {metric.unit}"
-            row[title] = NOT_MEASURED if metric.value is None else f"{_size(metric)}{unit}"
+            row[title] = NOT_MEASURED if metric.value is None else _size(metric.value, metric.unit)
             if metric.value is None and metric.reason:
                 reasons.append(f"{title}: N/A, {metric.reason}.")
         rows.append(row)
@@ -266,12 +275,11 @@ def memory(records: Iterable[Record]) -> Table:
     if split:
         notes.append("Over several cards the sizes are those of one card, its peak that of the fullest; tokens and PSS are "
                      "the whole engine's.")  # fmt: skip
-    return Table("Memory", pd.DataFrame(rows), notes)
+    return Table("Memory", frame(rows), notes)
 
 
-def _size(metric: Metric) -> str:
-    assert metric.value is not None
-    return f"{metric.value:,.0f}" if metric.unit == "tokens" else f"{metric.value:.2f}"
+def _size(value: float, unit: str) -> Figure:
+    return digits(value, ",.0f") if unit == "tokens" else digits(value, ".2f", unit)
 
 
 def tuned(winners: Sequence[Winner]) -> Table:
@@ -282,10 +290,10 @@ def tuned(winners: Sequence[Winner]) -> Table:
             "point": w.place,
             "setting": w.setting,
             "over the first": ratio(w.over) if w.over else "none is shown to be faster",
-            "output tokens/s": number(w.over.candidate_mean) if w.over else "",
+            "output tokens/s": Figure(number(w.over.candidate_mean), {"": w.over.candidate_mean}) if w.over else "",
         }
         for w in winners
     ]
     notes = ["The largest gain in output tokens/s that is shown at 5 % over all points and settings together (Holm); "
              "input-bound points are left out."]  # fmt: skip
-    return Table("Settings that won", pd.DataFrame(rows), notes if rows else [])
+    return Table("Settings that won", frame(rows), notes if rows else [])

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
-
-import pandas as pd
 
 from harness.compare.answers import Comparison
 from harness.compare.stats import Interval
@@ -14,7 +13,7 @@ from harness.record.records import Record
 from harness.workloads import WORKLOADS, kind_of, kinds
 from harness.workloads.memory import Memory
 from reports.run_data import Source
-from reports.table import NOT_MEASURED, Table, gib, percent
+from reports.table import NOT_MEASURED, Figure, Table, frame, gib, interval, number, percent
 from reports.tables import speed
 
 GIB = 2**30
@@ -165,9 +164,9 @@ def summary(source: Source) -> Table:
     for title in dict.fromkeys(title for line in found for title in line.leads):
         for row, line in zip(rows, found, strict=True):
             row[title] = _rate(line.leads.get(title))
-    frame, notes = pd.DataFrame(rows), []
+    made, notes = frame(rows), []
     empty = [title for title in TITLES.values() if rows and all(row[title] == NOT_MEASURED for row in rows)]
-    frame = frame.drop(columns=empty + (["verdict"] if TITLES["recovery"] in empty else []))
+    made = made.drop(columns=empty + (["verdict"] if TITLES["recovery"] in empty else []))
     if empty:
         notes.append(f"Not measured in this Run: {', '.join(empty)}.")
     if base.comparison is None and any(line.recovery for line in found):
@@ -188,7 +187,7 @@ def summary(source: Source) -> Table:
         some = f"{len(source.absent)} of {len(source.facts.cells)} Cells are not here"
         more = f": {_listed(names)}" if names else ""
         notes.append(f"{some} (not measured, or their files are damaged){more}.")
-    return Table("Summary", frame, list(dict.fromkeys(notes)))
+    return Table("Summary", made, list(dict.fromkeys(notes)))
 
 
 def _listed(names: Sequence[str]) -> str:
@@ -199,24 +198,21 @@ def _listed(names: Sequence[str]) -> str:
 def _row(line: Line, base: Line, tasks: int, random: bool) -> dict[str, str]:
     c = line.comparison
     part = f" ({line.tasks} of {tasks} tasks)" if line.score is not None and line.tasks < tasks else ""
-    recovery = "100.00" if line is base and line.score is not None else NOT_MEASURED
+    recovery = percent(1.0) if line is base and line.score is not None else NOT_MEASURED
     if line.recovery and c is not None:
-        r = line.recovery
-        recovery = f"{percent(r.value)} [{percent(r.low)}, {percent(r.high)}]"
-    disk = gib(line.disk_bytes)
-    if line.disk_bytes and base.disk_bytes and line is not base:
-        disk += f" ({percent(line.disk_bytes / base.disk_bytes, 1)} %)"
+        recovery = interval(line.recovery)
+    disk = gib(line.disk_bytes, None if line is base else base.disk_bytes)
     return {
         "variant": line.name,
-        TITLES["accuracy"]: (percent(line.score) + part) if not random else NOT_MEASURED,
+        TITLES["accuracy"]: _score(line.score, part) if not random else NOT_MEASURED,
         TITLES["recovery"]: recovery if not random else NOT_MEASURED,
         "verdict": _verdict(line, base, tasks) if not random else NOT_MEASURED,
         TITLES["disk"]: disk,
-        TITLES["weights_gib"]: NOT_MEASURED if line.weights_gib is None else f"{line.weights_gib:.2f} GiB",
-        TITLES["kv_cache_tokens"]: NOT_MEASURED if line.kv_tokens is None else f"{line.kv_tokens:,.0f}",
+        TITLES["weights_gib"]: NOT_MEASURED if line.weights_gib is None else number(line.weights_gib, ".2f", "GiB"),
+        TITLES["kv_cache_tokens"]: NOT_MEASURED if line.kv_tokens is None else number(line.kv_tokens, ",.0f"),
         TITLES["single"]: _rate(line.single),
         TITLES["saturated"]: _rate(line.saturated),
-        TITLES["energy"]: NOT_MEASURED if line.joules is None else speed.number(line.joules),
+        TITLES["energy"]: NOT_MEASURED if line.joules is None else speed.within(line.joules, math.nan),
     }
 
 
@@ -232,5 +228,9 @@ def _verdict(line: Line, base: Line, tasks: int) -> str:
 def _rate(value: Interval | None) -> str:
     if value is None:
         return NOT_MEASURED
-    half = (value.high - value.low) / 2
-    return speed.number(value.value) + (f" ± {speed.number(half)}" if half == half else "")
+    return speed.within(value.value, (value.high - value.low) / 2)
+
+
+def _score(score: float | None, part: str) -> str:
+    """part: how many of the tasks it is over, where it is not all."""
+    return Figure(f"{percent(score)}{part}", {"": None if score is None else 100 * score}) if part else percent(score)

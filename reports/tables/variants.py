@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-import pandas as pd
-
 from harness.checkpoints.verify import Structure
 from harness.record.records import Record
 from harness.record.run_facts import RunFacts
-from reports.table import NOT_MEASURED, PARTS, Table, gib, percent
+from reports.table import NOT_MEASURED, PARTS, Figure, Table, frame, gib, number
 
 
 def storage(facts: RunFacts) -> Table:
@@ -37,10 +35,10 @@ def storage(facts: RunFacts) -> Table:
                 "weights": gib(size.safetensors_bytes),
                 "safetensors files": size.safetensors_files,
                 "whole folder": gib(size.total_bytes),
-                "of the baseline": f"{percent(ratio, 1)} %",
+                "of the baseline": NOT_MEASURED if ratio is None else number(100 * ratio, ".1f", "%"),
             }
         )
-    return Table("Storage", pd.DataFrame(rows))
+    return Table("Storage", frame(rows))
 
 
 def structure(facts: RunFacts) -> Table:
@@ -53,12 +51,16 @@ def structure(facts: RunFacts) -> Table:
             rows.append(
                 {"variant": name, "scheme": _scheme(found)}
                 | {
-                    f"{part} packed / plain": f"{packed.get(part, 0)} / {plain.get(part, 0)}"
+                    f"{part} packed / plain": _packed(packed.get(part, 0), plain.get(part, 0))
                     for part in PARTS
                     if part in packed or part in plain
                 }
             )
-    return Table("Structure (Linear layers)", pd.DataFrame(rows).fillna("0 / 0"))
+    return Table("Structure (Linear layers)", frame(rows, "0 / 0"))
+
+
+def _packed(packed: int, plain: int) -> Figure:
+    return Figure(f"{packed} / {plain}", {" packed": packed, " plain": plain})
 
 
 def _scheme(found: Structure) -> str:
@@ -82,9 +84,9 @@ def engines(records: Iterable[Record]) -> Table:
                 "variant": r.cell.variant,
                 "device": identity["device"]["name"],
                 "INT4 kernel": engine.get("kernel") or "none (not packed)",
-                "KV cache, tokens": f"{tokens:,}" if tokens else NOT_MEASURED,
-                "weights in memory": f"{weights:.2f} GiB" if weights is not None else f"{NOT_MEASURED} ({why})",
+                "KV cache, tokens": number(tokens, ",") if tokens else NOT_MEASURED,
+                "weights in memory": number(weights, ".2f", "GiB") if weights is not None else f"{NOT_MEASURED} ({why})",
                 "versions": ", ".join(f"{n} {v}" for n, v in versions.items()),
             },
         )
-    return Table("Engine", pd.DataFrame(list(rows.values())))
+    return Table("Engine", frame(list(rows.values())))

@@ -23,6 +23,7 @@ from harness.suite.gate_policy import Policy
 from harness.util.errors import Refused
 from harness.workloads.imported import Place, import_files
 from reports import ci, tables
+from reports.formats import markdown
 from reports.tables import gate
 from tests.helpers.arms import arms, trials
 from tests.helpers.records import ROOT, record, run_of
@@ -160,7 +161,7 @@ def test_names_and_reasons_with_odd_characters_stay_valid():
     assert root[0][0].get("name", "").startswith('a<b>&" against')
     (line,) = ci.github_lines([odd]).splitlines()
     assert "%0A" in line and "%2C" in line and line.count("::") >= 2
-    assert "| fail |" in gate.table([odd]).markdown()
+    assert "| fail |" in markdown.table(gate.table([odd]))
 
 
 def test_not_required_lines_are_skipped_in_junit():

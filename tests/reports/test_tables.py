@@ -15,7 +15,10 @@ from harness.record.records import Metric
 from harness.record.run_facts import RunFacts
 from harness.util.errors import Refused
 from reports import tables
-from reports.table import percent
+from reports.formats import csv as csv_format
+from reports.formats import json as json_format
+from reports.formats import markdown
+from reports.table import Figure, frame, percent
 from tests.helpers.arms import arms
 from tests.helpers.records import record, sample
 
@@ -101,13 +104,13 @@ def test_names_with_markup_stay_names(tmp_path):
     assert lines[header + 2].startswith("| a\\|b | ") and lines[header + 3].startswith("| int4\\` | ")
     assert lines[header + 2].count(" | ") == lines[header].count(" | ")
     table = tables.Table("t", pd.DataFrame([{"x": "[red](u)<b>|`\n*_a_b_", "y": "demo_vl [-1, +2]"}]))
-    assert table.markdown().splitlines()[4] == r"| [red]\(u)\<b\>\|\` \*\_a_b\_ | demo_vl [-1, +2] |"
+    assert markdown.table(table).splitlines()[4] == r"| [red]\(u)\<b\>\|\` \*\_a_b\_ | demo_vl [-1, +2] |"
     out = io.StringIO()
     Console(file=out, width=100).print(table.rich())
     assert "[red](u)<b>|`" in out.getvalue()
     table = tables.Table("t\x1b[2J", pd.DataFrame([{"\x1b[1mx": "a\x1b]0;y\x07\x9b"}]), ["\x1b[31mn"])
     Console(file=out, width=100).print(table.rich())
-    assert not set("\x1b\x07\x9b") & set(out.getvalue() + table.markdown() + table.csv())
+    assert not set("\x1b\x07\x9b") & set(out.getvalue() + markdown.table(table) + csv_format.table(table))
 
 
 def test_a_metric_without_a_value(tmp_path):
@@ -119,18 +122,15 @@ def test_a_metric_without_a_value(tmp_path):
 
 
 def test_csv_and_json_split_what_holds_several_numbers(tmp_path):
+    speed = Figure("1,234 ± 5.6", {"": 1234.4, " ±": 5.61})
+    recovery = Figure("99.10 [98.00, 100.20]", {"": 99.1, " low": 98.0, " high": 100.2})
+    x = Figure("-1.00 [-2.00, +0.50]", {"": -1.0, " low": -2.0, " high": float("nan")})
     rows = [
-        {"variant": "a", "recovery %": "100.00", "speed": "1,234 ± 5.6", "x": "N/A (why)", "count": "12,345"},
-        {
-            "variant": "=cmd",
-            "recovery %": "99.10 [98.00, 100.20]",
-            "speed": "N/A",
-            "x": "-1.00 [-2.00, +0.50]",
-            "count": "7",
-        },
+        {"variant": "a", "recovery %": percent(1.0), "speed": speed, "x": "N/A (why)", "count": Figure("12,345", {"": 12345})},
+        {"variant": "=cmd", "recovery %": recovery, "speed": "N/A", "x": x, "count": 7},
     ]
-    table = tables.Table("A table: of two", pd.DataFrame(rows), ["a note"])
-    assert list(csv.reader(io.StringIO(table.csv()))) == [
+    table = tables.Table("A table: of two", frame(rows), ["a note"])
+    assert list(csv.reader(io.StringIO(csv_format.table(table)))) == [
         [
             "variant",
             "recovery %",
@@ -143,12 +143,16 @@ def test_csv_and_json_split_what_holds_several_numbers(tmp_path):
             "x high",
             "count",
         ],
-        ["a", "100.00", "", "", "1234", "5.6", "N/A (why)", "", "", "12345"],
-        ["'=cmd", "99.10", "98.00", "100.20", "N/A", "", "-1.00", "-2.00", "+0.50", "7"],
+        ["a", "100.0", "", "", "1234.4", "5.61", "N/A (why)", "", "", "12345"],
+        ["'=cmd", "99.1", "98.0", "100.2", "N/A", "", "-1.0", "-2.0", "", "7"],
     ]
-    assert table.data()["name"] == "a-table-of-two" and table.data()["rows"][1][0] == "=cmd"
-    assert json.loads(tables.as_json([table]))[0]["notes"] == ["a note"]
-    assert tables.as_csv([table, table]).count("# A table: of two\n") == 2
+    assert json_format.table(table)["name"] == "a-table-of-two" and json_format.table(table)["rows"][1][:3] == [
+        "=cmd",
+        99.1,
+        98.0,
+    ]
+    assert json.loads(json_format.write([table]))[0]["notes"] == ["a note"]
+    assert csv_format.write([table, table]).count("# A table: of two\n") == 2
 
 
 def test_one_table_by_its_name(tmp_path):
