@@ -35,7 +35,7 @@ BATCH_TOKENS = 4096
 
 
 @dataclass
-class Sample:
+class CalibrationSample:
     """One conversation (or a plain text) and its pictures, in the order they are spoken of."""
 
     id: str
@@ -91,12 +91,12 @@ def _files_of(folder: Path, calibration: Calibration) -> list[Path]:
     return split or files
 
 
-def read(calibration: Calibration) -> Iterator[Sample]:
+def read(calibration: Calibration) -> Iterator[CalibrationSample]:
     """Candidate samples in the seed's order, more than asked for where the data set has more."""
     limit = calibration.samples * CANDIDATES
     files = local_files(calibration)
     if calibration.dataset == "demo":
-        samples: Iterable[Sample] = _demo(calibration)
+        samples: Iterable[CalibrationSample] = _demo(calibration)
     elif files is not None:
         samples = _local(files, calibration)
     else:
@@ -117,7 +117,7 @@ class Ahead:
         self._pool = ProcessPoolExecutor(1, mp_context=get_context("fork"), initializer=die_with_parent)
         self._samples = self._pool.submit(_listed, calibration)
 
-    def samples(self) -> list[Sample]:
+    def samples(self) -> list[CalibrationSample]:
         """Wait for the samples. Raises what reading them raised."""
         try:
             return self._samples.result()
@@ -125,16 +125,16 @@ class Ahead:
             self._pool.shutdown()
 
 
-def _listed(calibration: Calibration) -> list[Sample]:
+def _listed(calibration: Calibration) -> list[CalibrationSample]:
     return list(read(calibration))
 
 
-def _demo(calibration: Calibration) -> Iterator[Sample]:
+def _demo(calibration: Calibration) -> Iterator[CalibrationSample]:
     from harness.demo.data import generate
 
     # The demo can make any number of samples; as many as asked for are made, so that a limit nothing fits in ends.
     for q in generate("train", calibration.samples, calibration.seed):
-        yield Sample(q.id, _conversation(q.question, q.answer, 1), None, [q.image])
+        yield CalibrationSample(q.id, _conversation(q.question, q.answer, 1), None, [q.image])
 
 
 def _conversation(question: str, answer: str, images: int) -> list[dict[str, Any]]:
@@ -142,20 +142,20 @@ def _conversation(question: str, answer: str, images: int) -> list[dict[str, Any
     return [{"role": "user", "content": content}, {"role": "assistant", "content": [{"type": "text", "text": answer}]}]
 
 
-def _without_images(sample: Sample) -> Sample:
+def _without_images(sample: CalibrationSample) -> CalibrationSample:
     messages = sample.messages
     if messages is not None:
         messages = [
             m if isinstance(m["content"], str) else m | {"content": [c for c in m["content"] if c.get("type") == "text"]}
             for m in messages
         ]
-    return Sample(sample.id, messages, sample.text, [])
+    return CalibrationSample(sample.id, messages, sample.text, [])
 
 
 # -- data sets on disk and on a hub ------------------------------------------------------------------------------------
 
 
-def _local(files: list[Path], calibration: Calibration) -> Iterator[Sample]:
+def _local(files: list[Path], calibration: Calibration) -> Iterator[CalibrationSample]:
     """Rows of files, block by block in the seed's order, so that a large parquet file is never held whole."""
     blocks = [block for file in files for block in _blocks(file)]
     for which in _order(len(blocks), calibration.seed):
@@ -202,7 +202,7 @@ def _jsonl_rows(file: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def _hub(calibration: Calibration) -> Iterator[Sample]:
+def _hub(calibration: Calibration) -> Iterator[CalibrationSample]:
     name = calibration.dataset
     try:
         from datasets import load_dataset
@@ -228,7 +228,7 @@ def _order(count: int, seed: int) -> list[int]:
     return order
 
 
-def _sample(name: str, row: dict[str, Any], folder: Path) -> Sample:
+def _sample(name: str, row: dict[str, Any], folder: Path) -> CalibrationSample:
     """A row with `messages`, `text`, or `question` and `answer`; pictures in `images`, `image`, or inside the messages."""
     pictures = row.get("images") if row.get("images") is not None else row.get("image")
     images = [pictures] if pictures is not None and not isinstance(pictures, list) else list(pictures or [])
@@ -251,7 +251,7 @@ def _sample(name: str, row: dict[str, Any], folder: Path) -> Sample:
                 "messages, or question and answer, or text, and image or images for pictures",
             )
         )
-    return Sample(name, messages, text, [_image(name, i, folder) for i in images])
+    return CalibrationSample(name, messages, text, [_image(name, i, folder) for i in images])
 
 
 def _clean(messages: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], list[Any]]:
@@ -296,13 +296,13 @@ def _image(name: str, value: Any, folder: Path) -> Any:
 # -- from samples to the model's inputs --------------------------------------------------------------------------------
 
 
-def prepare(calibration: Calibration, processor: Any, samples: Iterable[Sample]) -> Prepared:
+def prepare(calibration: Calibration, processor: Any, samples: Iterable[CalibrationSample]) -> Prepared:
     """Samples as model inputs: processed one at a time, too long ones dropped, equal lengths put into one batch.
 
     A set that has pictures uses only samples with pictures: llm-compressor traces the model once, with the first
     sample, and a sample without pictures takes another path. Raises Refused when nothing is left.
     """
-    fitting: list[tuple[Sample, dict[str, Any]]] = []
+    fitting: list[tuple[CalibrationSample, dict[str, Any]]] = []
     long: list[str] = []
     for sample in samples:
         inputs = process(processor, sample)
@@ -343,7 +343,7 @@ def prepare(calibration: Calibration, processor: Any, samples: Iterable[Sample])
     return Prepared(_batches([inputs for _, inputs in used]), facts)
 
 
-def process(processor: Any, sample: Sample) -> dict[str, Any]:
+def process(processor: Any, sample: CalibrationSample) -> dict[str, Any]:
     """One sample through chat template and processor; tensors with a leading batch dimension of 1. Never truncates."""
     text = sample.text if sample.messages is None else processor.apply_chat_template(sample.messages, tokenize=False)
     arguments: dict[str, Any] = {"text": [text], "return_tensors": "pt"}
@@ -352,7 +352,7 @@ def process(processor: Any, sample: Sample) -> dict[str, Any]:
     return dict(processor(**arguments))
 
 
-def _content_hash(used: list[tuple[Sample, dict[str, Any]]]) -> str:
+def _content_hash(used: list[tuple[CalibrationSample, dict[str, Any]]]) -> str:
     """SHA-256 over the token ids and the pictures' pixels, in order."""
     total = hashlib.sha256()
     for sample, inputs in used:

@@ -7,7 +7,7 @@ from typing import Literal
 
 from harness.record.folder import RunFolder
 from harness.util.errors import Fault, Refused
-from reports.run_data import Source
+from reports.run_data import RunData
 from reports.table import NOT_MEASURED, Table, frame, gib, percent
 from reports.tables.summary import Line, lines, tasks_of
 
@@ -63,7 +63,7 @@ def pick(run: RunFolder, max_weights_gib: float | None, min_recovery: float | No
     Refused for a constraint that makes no sense.
     """
     Refused.if_any(_faults(max_weights_gib, min_recovery))
-    source = Source.of(run)
+    source = RunData.of(run)
     tasks = len(tasks_of(source))
     found = [line for line in lines(source) if not (line.comparison and line.comparison.noise)]
     choices = [(line, _choice(line, source, tasks, max_weights_gib, min_recovery)) for line in found]
@@ -88,7 +88,7 @@ def _faults(max_weights_gib: float | None, min_recovery: float | None) -> list[F
     return faults
 
 
-def _choice(line: Line, source: Source, tasks: int, most: float | None, least: float | None) -> Choice:
+def _choice(line: Line, source: RunData, tasks: int, most: float | None, least: float | None) -> Choice:
     r, c = line.recovery, line.comparison
     shown = f"{percent(r.value)} [{percent(r.low)}, {percent(r.high)}]" if r else NOT_MEASURED
     is_baseline = line.name == source.baseline

@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from harness.compare.answers import Comparison, compare_run
+from harness.compare.answers import Comparison
+from harness.compare.runs import compare_run
 from harness.compare.tokens import Divergence, compare_divergence
 from harness.compare.trials import SpeedComparison, compare_speed
 from harness.compare.tune import compare_settings
@@ -18,7 +19,7 @@ from harness.util.errors import Fault
 
 
 @dataclass
-class Source:
+class RunData:
     """The facts of run.json, the Records, and what their comparisons gave."""
 
     run: RunFolder
@@ -31,7 +32,7 @@ class Source:
     """What could not be compared, by kind: accuracy, divergence, speed."""
 
     @classmethod
-    def of(cls, run: RunFolder) -> Source:
+    def of(cls, run: RunFolder) -> RunData:
         """Read everything; raises Refused when there is no Run, or when its run.json cannot be read."""
         source = cls(run, run.read(), list(run.records()))
         for kind, compare in (("accuracy", compare_run), ("divergence", compare_divergence), ("speed", compare_speed)):

@@ -76,8 +76,8 @@ def _compare(given: argparse.Namespace) -> int:
 
 
 def _gate(given: argparse.Namespace) -> int:
-    from harness.compare.answers import compare_run
     from harness.compare.gate import judge, outcome, status
+    from harness.compare.runs import compare_run
     from harness.compare.trials import compare_speed, crossovers
     from harness.record.folder import RunFolder
     from harness.suite.gate_policy import load_policy, policy_of

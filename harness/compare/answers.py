@@ -3,34 +3,22 @@
 from __future__ import annotations
 
 import itertools
-import json
-import sys
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
-from functools import cache
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from pydantic import TypeAdapter
-
-from harness.compare import pairing, stats
-from harness.compare.arms import ARM_FIELDS, Arms, arms_of, asked_unlike
-from harness.compare.pairing import Pairs, Sampled, Tally, paired
-from harness.record import folder, health, records
+from harness.compare import stats
+from harness.compare.arms import Arms, asked_unlike
+from harness.compare.counts import PairCounts
+from harness.compare.pairing import Pairs, Sampled
+from harness.compare.rows import read_rows
 from harness.record.folder import RunFolder
 from harness.record.health import Health
 from harness.record.records import Record
-from harness.util import files
-from harness.util.cached import Kept
-from harness.util.errors import Fault, NoDocuments, NotDone, OneArm, Refused, Unlike
-from harness.util.parallel import spread
-from harness.workloads import workload_names
+from harness.util.errors import Fault, NoDocuments, NotDone, Refused, Unlike
 
 ALL = "all"
 """The name of the total over all tasks."""
-MANY = 500_000
-"""Above so many samples the cores share the work; below, it takes less time than it saves."""
 EXAMPLES = 24
 """How many of a Cell's lost documents a Comparison names."""
 
@@ -99,7 +87,7 @@ class Comparison:
 
 def compare_pairs(task: str, arms: Arms, pairs: Pairs[Sampled], noise: bool = False) -> Comparison:
     """The Comparison of paired samples. Documents that share their pictures are resampled together."""
-    return compare_tally(task, arms, Tally.of(pairs), noise, examples=_examples(pairs))
+    return compare_counts(task, arms, PairCounts.of(pairs), noise, examples=_examples(pairs))
 
 
 def _examples(pairs: Pairs[Sampled]) -> tuple[Lost, ...]:
@@ -107,7 +95,7 @@ def _examples(pairs: Pairs[Sampled]) -> tuple[Lost, ...]:
     return tuple(Lost(a.doc_id, a.image_hash, a.target, a.answer, b.answer) for a, b in worse)
 
 
-def compare_tally(task: str, arms: Arms, tally: Tally, noise: bool = False, **more: Any) -> Comparison:
+def compare_counts(task: str, arms: Arms, tally: PairCounts, noise: bool = False, **more: Any) -> Comparison:
     """The Comparison that follows from counts.
 
     Where few answers changed the adjusted interval is the wider one: five equal answers show nothing.
@@ -142,94 +130,7 @@ def compare_tally(task: str, arms: Arms, tally: Tally, noise: bool = False, **mo
     )
 
 
-def compare_run(run: RunFolder, baseline: str, anyway: bool = False) -> tuple[list[Comparison], list[Fault]]:
-    """Every candidate of a Run against its baseline, task by task and then in total.
-
-    A fault for each pair of arms that differ in more than the checkpoint, or in their documents: those are left out.
-    anyway: they are compared all the same, as far as documents can be paired; the faults stay.
-    """
-    found: list[Comparison] = []
-    faults: list[Fault] = []
-    arms = arms_of(run.read(), run.records(), baseline)
-    for some, wrong in compare_arms([((run, a.baseline), (run, a.candidate), a) for a in arms], anyway=anyway):
-        found += some
-        faults += wrong
-    return found, list(dict.fromkeys(faults))
-
-
-Side = tuple[RunFolder, str]
-"""A Run and the name of a variant in it."""
-
-
-def compare_arms(
-    sides: Sequence[tuple[Side, Side, Arms]], may_differ: Sequence[str] = ARM_FIELDS, anyway: bool = False
-) -> list[tuple[list[Comparison], list[Fault]]]:
-    """Pairs of variants (baseline, candidate, and what they are called), each as in `compare_run`.
-
-    What came out is kept in the cache folder until a Record, a samples file or the code that compares changes.
-    """
-    of = _accuracy_records(run for *both, _ in sides for run, _ in both)
-    pairs, keeps = [], []
-    for (run, base), (other, candidate), arms in sides:
-        pair = _Comparing((run, other), (of[id(run), base], of[id(other), candidate]), arms, may_differ, anyway)
-        name = [[str(run.path.resolve()), base], [str(other.path.resolve()), candidate]]
-        state = files.digest([_code(), str(arms), pair.state()])
-        pairs.append(pair)
-        keeps.append(Kept(json.dumps([name, list(may_differ), anyway]), state, OUTCOME))
-    outcomes = [keep.find() for keep in keeps]
-    missing = [pair for pair, outcome in zip(pairs, outcomes, strict=True) if outcome is None]
-    many = sum(pair.samples for pair in missing) > MANY
-    made = iter(spread(_outcomes, missing) if many else _outcomes(missing))
-    told = []
-    for keep, outcome in zip(keeps, outcomes, strict=True):
-        outcome = outcome or keep.keep(next(made))
-        told.append((outcome.comparisons, [KINDS[kind](**fields) for kind, fields in outcome.faults]))
-    return told
-
-
-def _accuracy_records(runs: Iterable[RunFolder]) -> dict[tuple[int, str], dict[str, Record]]:
-    """The accuracy Records by the id of their Run's object and their variant, and below that by task."""
-    found: dict[tuple[int, str], dict[str, Record]] = defaultdict(dict)
-    for number, run in {id(run): run for run in runs}.items():
-        for one in run.records():
-            if one.cell.workload in workload_names("answers"):
-                found[number, one.cell.variant][one.cell.point["task"]] = one
-    return found
-
-
-def _outcomes(pairs: Sequence[_Comparing]) -> list[Outcome]:
-    """Compare every pair on one task, then on the next: a baseline's samples are read once, and held for one task only."""
-    for task in dict.fromkeys(task for pair in pairs for task in pair.records[0]):
-        for pair in pairs:
-            pair.compare(task)
-    return [pair.outcome() for pair in pairs]
-
-
-KINDS: dict[str, type[Fault]] = {kind.__name__: kind for kind in (Fault, Unlike, NotDone, NoDocuments, OneArm)}
-
-
-@dataclass
-class Outcome:
-    """What comes of two arms, in a form that can be kept."""
-
-    comparisons: list[Comparison]
-    faults: list[tuple[str, dict[str, str]]]
-    """Kind and fields of each."""
-
-
-OUTCOME = TypeAdapter(Outcome)
-
-
-@cache
-def _code() -> list[str]:
-    """Hashes of the code that a Comparison follows from."""
-    return [
-        files.file_sha256(Path(str(module.__file__)))
-        for module in (sys.modules[__name__], sys.modules[Arms.__module__], stats, health, pairing, folder, records)
-    ]
-
-
-class _Comparing:
+class Comparing:
     """Two arms while they are compared, one task after the other."""
 
     def __init__(
@@ -243,7 +144,7 @@ class _Comparing:
         """records: the accuracy Records of each arm, by task."""
         self.runs, self.records, self.arms, self.may_differ, self.anyway = runs, records, arms, may_differ, anyway
         self.found: list[Comparison] = []
-        self.tallies: list[Tally] = []
+        self.tallies: list[PairCounts] = []
         self.differ: dict[str, list[str]] = {}
         """Tasks by what their arms differ in."""
         self.noise = False
@@ -283,16 +184,16 @@ class _Comparing:
                 return
         cells = (self.runs[0], one.cell.key), (self.runs[1], two.cell.key)
         try:
-            pairs = paired(*cells, f"{self.arms.candidate}/{task}", self.anyway)
+            pairs = read_rows(*cells, f"{self.arms.candidate}/{task}", self.anyway)
         except Refused as refused:
             self.faults += [Unlike(f.where, f.what, f.right) for f in refused.faults]
             return
         self.noise = _same(one, two)
-        self.tallies.append(Tally.of(pairs))
+        self.tallies.append(PairCounts.of(pairs))
         told = {"examples": _examples(pairs), "apart": apart}
-        self.found.append(compare_tally(task, self.arms, self.tallies[-1], self.noise, **told))
+        self.found.append(compare_counts(task, self.arms, self.tallies[-1], self.noise, **told))
 
-    def outcome(self) -> Outcome:
+    def outcome(self) -> tuple[list[Comparison], list[Fault]]:
         """What came out, with the total over the tasks."""
         # What differs on all tasks is one fault, not one for each.
         for what, names in self.differ.items():
@@ -301,8 +202,8 @@ class _Comparing:
         if len(self.found) > 1:
             whole = len(self.found) == len(self.records[0])
             total = ALL if whole else f"{len(self.found)} of {len(self.records[0])} tasks"
-            self.found.append(compare_tally(total, self.arms, Tally.total(self.tallies), self.noise, total=True))
-        return Outcome(self.found, [(type(f).__name__, asdict(f)) for f in self.faults])
+            self.found.append(compare_counts(total, self.arms, PairCounts.total(self.tallies), self.noise, total=True))
+        return self.found, self.faults
 
 
 def _same(one: Record, two: Record) -> bool:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from harness.compare.answers import Comparison, compare_arms
+from harness.compare.answers import Comparison
 from harness.compare.arms import ARM_FIELDS, Arms, arms_of
+from harness.compare.runs import compare_arms
 from harness.compare.tokens import Divergence, compare_divergence
 from harness.compare.trials import SpeedComparison, compare_trials
 from harness.record.folder import RunFolder

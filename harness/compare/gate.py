@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from harness.compare import stats
-from harness.compare.answers import Comparison, compare_arms, compare_run
+from harness.compare.answers import Comparison
 from harness.compare.arms import ARM_FIELDS, Arms
+from harness.compare.runs import compare_arms, compare_run
 from harness.compare.tokens import compare_divergence
 from harness.compare.trials import SpeedComparison, compare_speed, compare_trials, direction
 from harness.record.folder import RunFolder

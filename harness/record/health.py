@@ -85,7 +85,7 @@ class Texts:
 
 def degenerate(samples: Answers) -> str | None:
     """Why these answers are none, or None when they are: repeated units, or one answer for all documents."""
-    return Tally.of(samples).degenerate()
+    return AnswerCounts.of(samples).degenerate()
 
 
 def _loops(samples: Answers) -> list[str]:
@@ -111,7 +111,7 @@ class Health:
 
 
 @dataclass
-class Tally:
+class AnswerCounts:
     """Counts from which the Health of an arm follows. They add up over tasks, and an arm's follow from another's."""
 
     n: int = 0
@@ -125,7 +125,7 @@ class Tally:
     targets: Texts = field(default_factory=lambda: Texts(Counter()))
 
     @classmethod
-    def of(cls, samples: Answers) -> Tally:
+    def of(cls, samples: Answers) -> AnswerCounts:
         """The counts of one arm."""
         asked = [s for s in samples if s.finish_reason != NOT_ASKED]
         return cls(
@@ -138,13 +138,13 @@ class Tally:
             targets=Texts(Counter([s.target.strip() for s in asked])),
         )
 
-    def replaced(self, old: Answers, new: Answers) -> Tally:
+    def replaced(self, old: Answers, new: Answers) -> AnswerCounts:
         """The counts with the answers `new` in the place of `old`."""
         less, more = ([s for s in samples if s.finish_reason != NOT_ASKED] for samples in (old, new))
         repeated = Counter(self.loops)
         repeated.subtract(_loops(less) if self.loops else ())
         repeated.update(_loops(more))
-        return Tally(
+        return AnswerCounts(
             n=self.n + len(new) - len(old),
             asked=self.asked + len(more) - len(less),
             unparsed=self.unparsed + _unparsed(more) - _unparsed(less),
@@ -155,7 +155,7 @@ class Tally:
         )
 
     @classmethod
-    def total(cls, parts: Sequence[Tally]) -> Tally:
+    def total(cls, parts: Sequence[AnswerCounts]) -> AnswerCounts:
         """The counts over several tasks, but of answers and targets only those that nearly all of some task's documents have
         in common: what nearly all documents of all tasks have in common is among them."""
         texts = []
@@ -191,4 +191,4 @@ class Tally:
 
 def health_of(samples: Answers) -> Health:
     """The health of one arm; samples must not be empty."""
-    return Tally.of(samples).health()
+    return AnswerCounts.of(samples).health()

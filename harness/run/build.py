@@ -12,7 +12,7 @@ from pathlib import Path
 from harness.engine import server
 from harness.plan.plan import Plan, PlannedVariant
 from harness.run.claims import Claims
-from harness.run.executors import Executor, Outcome, Task
+from harness.run.executors import Executor, Work, WorkResult
 from harness.util import environments, files
 from harness.util.progress import Reporter
 from quantize.recipe import Event, Job, Product
@@ -36,7 +36,7 @@ class Build:
         return Build(self.job.model_copy(update={"cells": cells}), self.logs, self.name)
 
 
-def tasks(plan: Plan, variants: Sequence[PlannedVariant], logs: Path, where: Executor, force: bool = False) -> list[Task]:
+def tasks(plan: Plan, variants: Sequence[PlannedVariant], logs: Path, where: Executor, force: bool = False) -> list[Work]:
     """The builds of variants. On one device one job, which loads the source once; on several, one for each search."""
     cells = [Product(name=v.name, recipe=v.recipe, output=v.path) for v in variants if v.recipe]
     if where.slots == 1:
@@ -51,7 +51,7 @@ def tasks(plan: Plan, variants: Sequence[PlannedVariant], logs: Path, where: Exe
         whole = Job(source=Path(files.shown(plan.source)), calibration=plan.suite.calibration, force=force, cells=job)
         name = "quantize" if len(jobs) == 1 else f"quantize-{job[0].name}"
         made.append(
-            Task(
+            Work(
                 name=f"build of {', '.join(cell.name for cell in job)}",
                 work=build,
                 given=Build(whole, logs, name),
@@ -65,10 +65,10 @@ def _search(cell: Product) -> str:
     return files.digest(cell.recipe.search_key() or cell.name)
 
 
-def build(given: Build, report: Reporter) -> Outcome:
+def build(given: Build, report: Reporter) -> WorkResult:
     """Build a job's cells that are not there and that nobody else builds, in the quantize environment."""
     if not given.job.cells:
-        return Outcome()
+        return WorkResult()
     with Claims(given.job.cells[0].output.parent) as claims:
         names = [cell.output.name for cell in given.job.cells]
         mine = set(claims.take(names))
@@ -76,7 +76,7 @@ def build(given: Build, report: Reporter) -> Outcome:
         # Another run may have finished some since they were planned.
         left = {c.output.name for c in given.job.cells if c.output.name in mine and (given.job.force or not c.output.exists())}
         failures = _build(given.only(left), report) if left else []
-        return Outcome(failures, busy, claims.holder(busy[0]) if busy else "")
+        return WorkResult(failures, busy, claims.holder(busy[0]) if busy else "")
 
 
 def _build(given: Build, report: Reporter) -> list[str]:

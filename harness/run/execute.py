@@ -19,7 +19,7 @@ from harness.plan.schedule import Chain, chains, store_of
 from harness.record.folder import RunFolder
 from harness.record.run_facts import RunFacts, VariantFacts
 from harness.run import build, measure, remote
-from harness.run.executors import Executor, Task, executor
+from harness.run.executors import Executor, Work, executor
 from harness.run.measure import is_done
 from harness.suite.schema import Suite
 from harness.util import files
@@ -121,19 +121,19 @@ def build_variants(
     return finish(build.tasks(plan, variants, logs, where, force), where, report)
 
 
-def measuring(plan: Plan, folder: RunFolder, where: Executor, fresh: bool = False) -> list[Task]:
+def measuring(plan: Plan, folder: RunFolder, where: Executor, fresh: bool = False) -> list[Work]:
     """The missing Cells as tasks: on one device one task, on several as groups.chains tells. fresh: all are missing."""
     mine = [c for c in plan.cells if c.identity is not None and not c.taken]
     missing = [c for c in mine if fresh or not is_done(folder, c.id.key)]
     return [_task(chain) for chain in chains(plan, missing, folder.path, where.slots > 1)]
 
 
-def _task(chain: Chain) -> Task:
+def _task(chain: Chain) -> Work:
     alone = chain.timed and not chain.suite.cluster.beside
-    return Task(chain.name, measure.chain, chain, gpus=chain.gpus, alone=alone, after=chain.after)
+    return Work(chain.name, measure.chain, chain, gpus=chain.gpus, alone=alone, after=chain.after)
 
 
-def finish(tasks: list[Task], where: Executor, report: Reporter) -> list[str]:
+def finish(tasks: list[Work], where: Executor, report: Reporter) -> list[str]:
     """Give tasks to the executor, and once more as long as another run has some of theirs in hand; returns what failed."""
     failures: list[str] = []
     while tasks:

@@ -10,8 +10,8 @@ import io
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from harness.compare.answers import compare_run
 from harness.compare.lost import LostDocument, lost_documents
+from harness.compare.runs import compare_run
 from harness.record.folder import RunFolder
 from harness.record.samples import Question
 from harness.util import files

@@ -19,21 +19,21 @@ from harness.record.folder import RunFolder
 from harness.record.records import Provenance, Record
 from harness.run import remote
 from harness.run.claims import Claims
-from harness.run.executors import Outcome
+from harness.run.executors import WorkResult
 from harness.suite.schema import Suite
 from harness.util import environments
 from harness.util.errors import CellFailed
 from harness.util.progress import Reporter
 from harness.workloads import Context, Measurement, Workload, kind_of
 
-Each = Callable[[Chain, Group, RunFolder, Session, Reporter], Outcome]
+Each = Callable[[Chain, Group, RunFolder, Session, Reporter], WorkResult]
 """Measures one group."""
 
 DYING_S = 5.0
 """How long after a failed Cell an engine may still end before it is taken for alive, in seconds."""
 
 
-def chain(given: Chain, report: Reporter, session: Session | None = None, each: Each | None = None) -> Outcome:
+def chain(given: Chain, report: Reporter, session: Session | None = None, each: Each | None = None) -> WorkResult:
     """Measure what is missing of a chain and nobody else has in hand.
 
     session: one in which something was made ready; without it the chain has its own. each: in the place of `group`.
@@ -63,7 +63,7 @@ def chain(given: Chain, report: Reporter, session: Session | None = None, each: 
         for one in left.groups:
             outcome = (each or group)(left, one, folder, session, report)
             failures, later, holder = failures + outcome.failures, later + outcome.busy, outcome.holder or holder
-    return Outcome(failures, [*busy, *later], holder)
+    return WorkResult(failures, [*busy, *later], holder)
 
 
 def make_ready(given: Chain, session: Session) -> None:
@@ -118,7 +118,7 @@ def strange(suite: Suite, one: Group) -> str | None:
     return None
 
 
-def group(given: Chain, one: Group, folder: RunFolder, session: Session, report: Reporter) -> Outcome:
+def group(given: Chain, one: Group, folder: RunFolder, session: Session, report: Reporter) -> WorkResult:
     """Start one engine and measure a group's Cells with it."""
     suite, variant = given.suite, one.variant
     log = folder.logs / f"{one.number}-{variant.name}.log"
@@ -128,7 +128,7 @@ def group(given: Chain, one: Group, folder: RunFolder, session: Session, report:
         reason = str(held[0])
     if reason is not None:
         report.line(f"FAILED {variant.name}: {reason}")
-        return Outcome([f"{cell.label} failed: the engine was not started: {reason}" for cell in one.cells])
+        return WorkResult([f"{cell.label} failed: the engine was not started: {reason}" for cell in one.cells])
     failures, later = [], []
     report.stage(f"starting vLLM on {variant.name}")
     try:
@@ -166,7 +166,7 @@ def group(given: Chain, one: Group, folder: RunFolder, session: Session, report:
     except CellFailed as error:
         failures += [f"{cell.label} failed: {error}" for cell in one.cells]
         report.line(f"FAILED {variant.name}: {error}")
-    return Outcome(failures, later, f"the chain of {suite.baseline}" if later else "")
+    return WorkResult(failures, later, f"the chain of {suite.baseline}" if later else "")
 
 
 def _answered(given: Chain, one: Group, folder: RunFolder, patience_s: float, report: Reporter) -> bool:

@@ -13,7 +13,8 @@ from typing import Any
 
 from harness import __version__
 from harness.checkpoints.verify import Structure
-from harness.compare.answers import Comparison, compare_run
+from harness.compare.answers import Comparison
+from harness.compare.runs import compare_run
 from harness.compare.trials import compare_speed
 from harness.record.records import Record
 from harness.record.run_facts import VariantFacts

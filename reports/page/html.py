@@ -20,7 +20,7 @@ from harness.record.samples import Question
 from reports import tables
 from reports.languages import Words
 from reports.plots import plots
-from reports.run_data import Source
+from reports.run_data import RunData
 from reports.table import RANDOM, Table, frame, gib, percent
 from reports.tables import summary
 
@@ -38,7 +38,7 @@ TYPES = {".png": "image/png", ".jpg": "image/jpeg"}
 
 def page(run: RunFolder, language: str = "en") -> str:
     """The whole page. Raises Refused when there is no Run."""
-    source, words = Source.of(run), Words(language)
+    source, words = RunData.of(run), Words(language)
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(PAGE),
         autoescape=True,
@@ -56,7 +56,7 @@ def page(run: RunFolder, language: str = "en") -> str:
         language=language,
         source=source,
         random=RANDOM if source.random_weights else None,
-        cards=_cards(source) if len(source.variants) <= CARDS + 1 else [],
+        cards=_tiles(source) if len(source.variants) <= CARDS + 1 else [],
         summary=words.table(total),
         tables=[words.table(table) for table in made.values()],
         plots=[(plot, words.table(plot.table()), _spec(plot.spec, words)) for plot in drawn],
@@ -90,7 +90,7 @@ def _spec(spec: Any, words: Words, key: str = "") -> Any:
 
 
 @dataclass
-class Card:
+class Tile:
     """A candidate in a few figures."""
 
     name: str
@@ -102,7 +102,7 @@ class Card:
     """Why there are no figures."""
 
 
-def _cards(source: Source) -> list[Card]:
+def _tiles(source: RunData) -> list[Tile]:
     base, *candidates = summary.lines(source) or [summary.Line("")]
     made, tasks = [], len(summary.tasks_of(source))
     for line in candidates:
@@ -128,7 +128,7 @@ def _cards(source: Source) -> list[Card]:
         if line.kv_tokens and base.kv_tokens:
             facts.append(("KV cache, tokens", f"{line.kv_tokens / base.kv_tokens:.2f}x"))
         why = [] if facts else list(dict.fromkeys(line.reasons.values())) or ["not measured"]
-        made.append(Card(line.name, big, unit, verdict, facts, why))
+        made.append(Tile(line.name, big, unit, verdict, facts, why))
     return made
 
 
@@ -145,7 +145,7 @@ class Exhibit:
     """Variant, its answer, and the answer with what differs from the right one marked."""
 
 
-def _lost(source: Source) -> Any:
+def _lost(source: RunData) -> Any:
     left, known = IMAGE_BYTES, source.run.questions()
     for document in lost_documents(source.accuracy, SHOWN):
         question = known.get((document.task, document.doc_id))
@@ -188,7 +188,7 @@ def _marked(answer: str, right: str) -> Markup:
     return Markup("").join(marked)
 
 
-def provenance(source: Source) -> Table:
+def provenance(source: RunData) -> Table:
     """Where the figures come from: device, versions, commits, times, checkpoints."""
     records = source.records
     identities = [r.provenance.identity for r in records]
@@ -218,7 +218,7 @@ def _between(times: list[str]) -> str:
     return f"{min(times)} – {max(times)}" if times else "N/A"
 
 
-def commands(source: Source) -> list[str]:
+def commands(source: RunData) -> list[str]:
     """What measures the same once more, given the suite below as suite.yaml."""
     commits = {r.provenance.git["commit"] for r in source.records if r.provenance.git}
     checkout = [f"git checkout {commits.pop()}"] if len(commits) == 1 else []

@@ -7,11 +7,11 @@ from typing import Any
 
 from harness.compare.answers import Comparison
 from reports.plots.plot import FEW, GREYED, PALETTE, Plot, Rows, chart, tips, variant_colour
-from reports.run_data import Source
+from reports.run_data import RunData
 from reports.tables.summary import lines
 
 
-def _compared(source: Source) -> tuple[list[Comparison], list[str]]:
+def _compared(source: RunData) -> tuple[list[Comparison], list[str]]:
     """The comparisons that are drawn, tasks and totals or totals alone, and their candidates."""
     names = list(dict.fromkeys(c.candidate for c in source.accuracy))
     known = [c for c in source.accuracy if c.recovery.value == c.recovery.value]
@@ -20,7 +20,7 @@ def _compared(source: Source) -> tuple[list[Comparison], list[str]]:
     return known, names
 
 
-def forest(source: Source) -> Iterator[Plot]:
+def forest(source: RunData) -> Iterator[Plot]:
     """Recovery with its interval, by task and in total."""
     found, names = _compared(source)
     if not found or source.random_weights:
@@ -84,7 +84,7 @@ def forest(source: Source) -> Iterator[Plot]:
     yield Plot("recovery", "Recovery", caption, chart(rows, height, layer=layers), rows, columns)
 
 
-def heat(source: Source) -> Iterator[Plot]:
+def heat(source: RunData) -> Iterator[Plot]:
     """Recovery by group size and observer, where a grid of recipes was measured."""
     rows: Rows = []
     for line in lines(source):
@@ -141,7 +141,7 @@ def heat(source: Source) -> Iterator[Plot]:
     yield Plot("heat", "Group size and observer", caption, spec, rows, columns)
 
 
-def changes(source: Source) -> Iterator[Plot]:
+def changes(source: RunData) -> Iterator[Plot]:
     """How many answers changed, and to what, by task."""
     found, names = _compared(source)
     if not found or source.random_weights:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from reports.run_data import Source
+from reports.run_data import RunData
 from reports.table import NOT_MEASURED, Figure, Table, frame
 from reports.tables import speed
 
@@ -62,7 +62,7 @@ def chart(rows: Rows, height: int, **more: Any) -> Spec:
     } | more
 
 
-def variant_colour(source: Source, shown: Sequence[str]) -> dict[str, Any]:
+def variant_colour(source: RunData, shown: Sequence[str]) -> dict[str, Any]:
     """Colours by variant, the same in every plot; no legend for one alone, or where it would be longer than the plot."""
     scale = {"domain": source.variants, "range": [PALETTE[i % len(PALETTE)] for i in range(len(source.variants))]}
     legend = {"orient": "top", "title": None, "columns": 3, "symbolType": "circle", "values": list(shown)}

@@ -7,7 +7,7 @@ from typing import Any
 
 from harness.workloads.memory import Memory
 from reports.plots.plot import GREYED, PALETTE, Plot, Rows, Spec, chart, tips, variant_colour
-from reports.run_data import Source
+from reports.run_data import RunData
 from reports.tables import speed
 from reports.tables.summary import Line, lines
 
@@ -15,7 +15,7 @@ LATENCIES = {"mean_e2el_ms": "end to end ms", "mean_ttft_ms": "TTFT ms", "mean_t
 PARTS = {"weights_gib": "weights", "kv_cache_gib": "KV cache", "graphs_gib": "graphs", "other_gib": "rest"}
 
 
-def tradeoff(source: Source) -> Iterator[Plot]:
+def tradeoff(source: RunData) -> Iterator[Plot]:
     """Latency against throughput as more is asked at once, a plot for each load."""
     rows: Rows = []
     for (variant, _), trials in speed.points(source.records).items():
@@ -67,7 +67,7 @@ def _tradeoff(rows: Rows, colour: Spec, columns: dict[str, str]) -> Spec:
     return chart(rows, 300, params=[choice], transform=pick, encoding=encoding, layer=[line, dots, text])
 
 
-def memory(source: Source) -> Iterator[Plot]:
+def memory(source: RunData) -> Iterator[Plot]:
     """What an engine's memory is spent on."""
     rows: Rows = []
     records = source.of_workload((Memory.name,))
@@ -112,7 +112,7 @@ def dominated(points: Sequence[tuple[float, float]]) -> list[bool]:
     return [any(c <= cost and g >= gain and (c, g) != (cost, gain) for c, g in points) for cost, gain in points]
 
 
-def pareto(source: Source) -> Iterator[Plot]:
+def pareto(source: RunData) -> Iterator[Plot]:
     """Accuracy against size and against speed; a variant that another one beats in both is grey."""
     found = [line for line in lines(source) if line.score is not None]
     axes: tuple[tuple[str, str, str, Callable[[Line], float | None], int], ...] = (

@@ -12,7 +12,7 @@ from harness.record.folder import RunFolder
 from harness.util.errors import Fault, Refused
 from reports.formats import markdown as markdown_format
 from reports.languages import Words
-from reports.run_data import Source
+from reports.run_data import RunData
 from reports.table import RANDOM, Table
 from reports.tables import speed, summary, variants
 from reports.tables.answers import accuracy, divergence, scores
@@ -21,10 +21,10 @@ from reports.tables.others import others
 
 def tables(run: RunFolder) -> list[Table]:
     """All tables of a Run, those with rows or notes only."""
-    return of(Source.of(run))
+    return of(RunData.of(run))
 
 
-def of(source: Source) -> list[Table]:
+def of(source: RunData) -> list[Table]:
     """`tables` of a Run that was read already. A new table is one function and one line here."""
     made = [
         summary.summary(source),
@@ -65,7 +65,7 @@ def chosen(run: RunFolder, name: str | None = None, language: str = "en") -> lis
 
 def markdown(run: RunFolder) -> str:
     """The Run's report.md."""
-    source = Source.of(run)
+    source = RunData.of(run)
     return f"## {source.name}: {source.model}\n\n" + markdown_format.write(of(source))
 
 

@@ -12,7 +12,7 @@ from harness.compare.stats import Interval
 from harness.record.records import Record
 from harness.workloads import WORKLOADS, kind_of, kinds
 from harness.workloads.memory import Memory
-from reports.run_data import Source
+from reports.run_data import RunData
 from reports.table import NOT_MEASURED, Figure, Table, frame, gib, interval, number, percent
 from reports.tables import speed
 
@@ -61,7 +61,7 @@ class Line:
         return self.weights_gib if self.weights_gib is not None else self.disk_bytes / GIB if self.disk_bytes else None
 
 
-def tasks_of(source: Source) -> list[str]:
+def tasks_of(source: RunData) -> list[str]:
     """The tasks of the Run: those planned, and those measured."""
     planned = (label.split("/", 2) for label in source.labels.values())
     tasks = [task for _, workload, task in planned if _answers(workload)]
@@ -72,21 +72,21 @@ def _answers(workload: str) -> bool:
     return kind_of(workload).compared_by == "answers"
 
 
-def load_of(source: Source) -> str | None:
+def load_of(source: RunData) -> str | None:
     """The load whose speed stands in the summary: the first that was measured with one request at a time, else the first."""
     loads = [r.cell.point for r in source.of_workload(name for name, kind in kinds().items() if kind.under_load)]
     single = [p["load"] for p in loads if p.get("concurrency") == 1]
     return next(iter([*single, *(p["load"] for p in loads)]), None)
 
 
-def lines(source: Source) -> list[Line]:
+def lines(source: RunData) -> list[Line]:
     """A line for every variant, the baseline first."""
     load = load_of(source)
     found = [_line(source, name, load) for name in source.variants]
     return found
 
 
-def _line(source: Source, name: str, load: str | None) -> Line:
+def _line(source: RunData, name: str, load: str | None) -> Line:
     compared = sum(c.candidate == name and not c.total for c in source.accuracy)
     line = Line(name, comparison=source.overall(name), compared=compared)
     records = [r for r in source.records if r.cell.variant == name]
@@ -156,7 +156,7 @@ TITLES = {
 """The columns beside variant and verdict."""
 
 
-def summary(source: Source) -> Table:
+def summary(source: RunData) -> Table:
     """The table; a column that nothing is known of is left out and named in a note."""
     found = lines(source)
     base = found[0] if found else Line("")

@@ -7,14 +7,16 @@ from collections import Counter, defaultdict
 
 import pytest
 
-from harness.compare import answers, pairing, stats
-from harness.compare.answers import compare_pairs, compare_run
+from harness.compare import answers, runs, stats
+from harness.compare.answers import compare_pairs
 from harness.compare.arms import Arms, unlike
 from harness.compare.pairing import Baseline, pair
+from harness.compare.runs import compare_run
 from harness.record import health
 from harness.record.folder import RunFolder
 from harness.record.run_facts import RunFacts
 from harness.util.errors import Refused
+from harness.util.parallel import spread
 from tests.helpers.arms import arms
 from tests.helpers.records import record, sample
 
@@ -143,24 +145,11 @@ def test_a_comparison_is_kept_until_a_file_it_follows_from_changes(tmp_path, mon
     ((first,), _) = compare_run(run, "a")
     assert [lost.doc_id for lost in first.examples] == ["3"]
     with monkeypatch.context() as patch:
-        patch.setattr(answers, "paired", None)
+        patch.setattr(answers, "read_rows", None)
         assert compare_run(RunFolder(run.path), "a") == ([first], [])
     run.add(record("b", "2", checkpoint="b"), [sample(str(i), float(i < 15)) for i in range(20)])
     ((second,), _) = compare_run(run, "a")
     assert second.lost == 5
-
-
-def test_only_lines_that_differ_are_read(tmp_path):
-    run = RunFolder(tmp_path / "r")
-    run.add(record("a", "1"), [sample("1", 1.0), sample("2", 1.0)])
-    run.add(record("b", "2"), [sample("1", 1.0), sample("2", 0.0)])
-    run.add(record("c", "3"), [sample("2", 0.0), sample("1", 1.0)])
-    for key in "23":  # the order of a file's lines means nothing
-        pairs = pairing.paired((run, "1"), (run, key), "t")
-        assert [(place, row.doc_id, row.score) for place, row in pairs.changed] == [(1, "2", 0.0)]
-    run.samples_path("2").write_text('{"doc_id": 3}\n{}\n', encoding="utf-8")
-    with pytest.raises(Refused, match="holds a line that is no Sample"):
-        pairing.paired((run, "1"), (run, "2"), "t")
 
 
 def test_what_a_candidate_changed_gives_what_counting_everything_gives(tmp_path):
@@ -194,6 +183,8 @@ def test_many_samples_are_shared_out_and_come_to_the_same(tmp_path, monkeypatch)
     rows = [(record("a", "1", "t"), base), *((record(name, name, "t"), other[i:] + other[:i]) for i, name in enumerate("bcd"))]
     run = run_of(tmp_path, *rows)
     alone = compare_run(run, "a")
-    monkeypatch.setattr(answers, "MANY", 0)
+    monkeypatch.setattr(runs, "MANY", 0)
+    seen = []
+    monkeypatch.setattr(runs, "spread", lambda *given: seen.append(given) or spread(*given))
     monkeypatch.setenv("HARNESS_CACHE", str(tmp_path / "other"))
-    assert compare_run(run, "a") == alone and [c.candidate for c in alone[0]] == ["b", "c", "d"]
+    assert compare_run(run, "a") == alone and seen and [c.candidate for c in alone[0]] == ["b", "c", "d"]

@@ -24,7 +24,7 @@ from harness.record.folder import RunFolder
 from harness.record.records import Metric
 from harness.record.samples import Sample, TokenScores
 from harness.run import execute, measure
-from harness.run.executors import Outcome
+from harness.run.executors import WorkResult
 from harness.util import environments, files
 from harness.util.progress import Reporter
 from harness.workloads.load import Load
@@ -44,7 +44,7 @@ def answers() -> list[Sample]:
     return [sample(str(i), 1.0) for i in range(int(setting("SAMPLES", "2")))]
 
 
-def group(given: Chain, one: Group, folder: RunFolder, session: Session, report: Reporter) -> Outcome:
+def group(given: Chain, one: Group, folder: RunFolder, session: Session, report: Reporter) -> WorkResult:
     """In place of measure.group."""
     if slow := float(setting("FSYNC_S", "0")):
         files.os.fsync = lambda _: time.sleep(slow)  # type: ignore[attr-defined]
@@ -66,7 +66,7 @@ def group(given: Chain, one: Group, folder: RunFolder, session: Session, report:
             _write("ended", cell)
     finally:
         environments.stop(process)
-    return Outcome()
+    return WorkResult()
 
 
 def _write(what: str, cell: PlannedCell) -> None:

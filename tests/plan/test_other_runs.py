@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from harness.compare.answers import compare_run
+from harness.compare.runs import compare_run
 from harness.plan.plan import make_plan
 from harness.record.folder import RunFolder
 from harness.run.execute import run_suite

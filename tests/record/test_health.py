@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from harness.record.health import Tally, degenerate, health_of, loops
+from harness.record.health import AnswerCounts, degenerate, health_of, loops
 from tests.helpers.records import sample
 
 
@@ -53,6 +53,6 @@ def test_counts_that_follow_from_anothers_are_the_counts():
             arms.append([sample(str(i), 0, draw.choice(texts), finish_reason=draw.choice(finish)) for i in range(30)])
         before, after = ([s.model_copy(update={"target": str(i % 3)}) for i, s in enumerate(arm)] for arm in arms)
         changed = [i for i in range(30) if before[i] != after[i]]
-        tally = Tally.of(before).replaced([before[i] for i in changed], [after[i] for i in changed])
+        tally = AnswerCounts.of(before).replaced([before[i] for i in changed], [after[i] for i in changed])
         assert tally.health() == health_of(after)
-        assert Tally.total([tally, Tally.of(before)]).health() == health_of([*after, *before])
+        assert AnswerCounts.total([tally, AnswerCounts.of(before)]).health() == health_of([*after, *before])

@@ -9,7 +9,7 @@ from reports import tables
 from reports.languages import NAMES, Words
 from reports.page import html
 from reports.plots import plots
-from reports.run_data import Source
+from reports.run_data import RunData
 from tests.helpers.records import ROOT
 from tests.helpers.runs import full_run
 
@@ -18,7 +18,7 @@ SAME = {"GiB", "n"}
 """What is the same in both languages."""
 
 
-def said(source: Source):
+def said(source: RunData):
     """Every title, column, note and caption of a Run's tables and plots."""
     drawn = list(plots(source))
     for table in [*tables.of(source), *(plot.table() for plot in drawn), html.provenance(source)]:
@@ -30,7 +30,7 @@ def said(source: Source):
 def test_nothing_that_is_said_stays_english(tmp_path):
     words = Words("zh")
     runs = [full_run(tmp_path / "r"), *(RunFolder(ROOT / "results" / n) for n in ("demo_cpu", "controls_h200"))]
-    texts = {text for run in runs for text in said(Source.of(run))}
+    texts = {text for run in runs for text in said(RunData.of(run))}
     template = (ROOT / "reports/page/page.html").read_text(encoding="utf-8")
     texts |= {a or b for a, b in re.findall(r"""\bt\((?:"([^"%]+)"|'([^']+)')\)""", template)}
     untold = {text for text in texts if not CHINESE.search(words.say(text))}

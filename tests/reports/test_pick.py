@@ -7,7 +7,7 @@ import pytest
 from harness.record.folder import RunFolder
 from harness.util.errors import Refused
 from reports.pick import pick
-from reports.run_data import Source
+from reports.run_data import RunData
 from reports.tables.summary import summary
 from tests.helpers.records import record, sample
 from tests.helpers.runs import full_run, recipe, variant, write
@@ -70,7 +70,7 @@ def test_a_task_that_cannot_be_compared_is_no_evidence(tmp_path):
     path.write_text("\n".join(["{}", *lines[1:]]) + "\n")
     found = pick(run, 7, 0.5)
     assert found.chosen is None and found.choices[1].why == "only 1 of 2 tasks can be compared"
-    assert summary(Source.of(run)).frame["verdict"][1] == "none shown (1 of 2 tasks)"
+    assert summary(RunData.of(run)).frame["verdict"][1] == "none shown (1 of 2 tasks)"
 
 
 @pytest.mark.parametrize(

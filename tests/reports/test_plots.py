@@ -10,13 +10,13 @@ import pytest
 from harness.record.folder import RunFolder
 from reports.plots import plots
 from reports.plots.speed import dominated
-from reports.run_data import Source
+from reports.run_data import RunData
 from tests.helpers.records import record, sample
 from tests.helpers.runs import full_run, recipe, speed_record, variant, write
 
 
 def by_name(run: RunFolder):
-    return {plot.name: plot for plot in plots(Source.of(run))}
+    return {plot.name: plot for plot in plots(RunData.of(run))}
 
 
 def test_every_plot_of_a_full_run(tmp_path):

@@ -6,7 +6,7 @@ import pytest
 
 from harness.record.folder import RunFolder
 from reports import tables
-from reports.run_data import Source
+from reports.run_data import RunData
 from reports.table import RANDOM
 from reports.tables.summary import lines, summary
 from tests.helpers.records import record, sample, with_facts
@@ -14,8 +14,8 @@ from tests.helpers.runs import full_run, memory_record, variant, write
 
 
 @pytest.fixture
-def source(tmp_path) -> Source:
-    return Source.of(full_run(tmp_path / "r"))
+def source(tmp_path) -> RunData:
+    return RunData.of(full_run(tmp_path / "r"))
 
 
 def test_a_line_a_variant(source):
@@ -39,7 +39,7 @@ def test_why_something_is_missing(source):
 def test_columns_of_which_nothing_is_known_are_named_once(tmp_path):
     run = RunFolder(tmp_path / "r")
     keys = [run.add(record(n, n, checkpoint=n), [sample("1", 1.0), sample("2", 1.0)]).cell.key for n in ("a", "b")]
-    table = summary(Source.of(write(run, {"a": variant(2), "b": variant(1)}, [*keys, "unmeasured"], baseline="a")))
+    table = summary(RunData.of(write(run, {"a": variant(2), "b": variant(1)}, [*keys, "unmeasured"], baseline="a")))
     assert table.columns == ["variant", "accuracy %", "recovery %", "verdict", "weights on disk", "KV cache, tokens"]
     assert "Not measured in this Run: weights in memory, tokens/s at 1, tokens/s at saturation, J/token." in table.notes
     assert "1 of 3 Cells are not here (not measured, or their files are damaged)." in table.notes
@@ -51,7 +51,7 @@ def test_tasks_that_were_planned_count_before_they_are_measured(tmp_path):
     labels = {"a": "a/accuracy/t", "b": "b/accuracy/t", "c": "b/accuracy/u", "d": "b/latency/text-concurrency1"}
     write(run, {"a": variant(2), "b": variant(1)}, [*keys, "c", "d"], baseline="a")
     with_facts(run, labels=labels)
-    table = summary(Source.of(run))
+    table = summary(RunData.of(run))
     assert table.frame["accuracy %"].tolist() == ["50.00 (1 of 2 tasks)", "50.00 (1 of 2 tasks)"]
     told = "2 of 4 Cells are not here (not measured, or their files are damaged): b/accuracy/u, b/latency/text-concurrency1."
     assert told in table.notes
@@ -70,6 +70,6 @@ def test_invalid_cells_give_no_figure(tmp_path):
         run.add(memory_record("a", 9.0, **broken)).cell.key,
         run.add(record("a", "x").model_copy(update=broken), [sample("1", 1.0)]).cell.key,
     ]
-    (line,) = lines(Source.of(write(run, {"a": variant(2)}, keys, baseline="a")))
+    (line,) = lines(RunData.of(write(run, {"a": variant(2)}, keys, baseline="a")))
     assert (line.weights_gib, line.score) == (None, None)
     assert line.reasons["memory"] == line.reasons["accuracy"] == "invalid: cache hits"

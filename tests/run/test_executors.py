@@ -16,7 +16,7 @@ from harness.plan.plan import Plan, make_plan
 from harness.plan.schedule import Chain, chains
 from harness.record.folder import RunFolder
 from harness.run import execute, executors, measure
-from harness.run.executors import Outcome, Task
+from harness.run.executors import Work, WorkResult
 from harness.run.executors.local import Local
 from harness.run.executors.ray import Kind, Ray
 from harness.suite.schema import Cluster, Suite, load_suite
@@ -92,14 +92,14 @@ def test_executors_of_the_suite_and_those_that_exist_are_the_same():
 # -- this machine ------------------------------------------------------------------------------------------------------
 
 
-def stamp(given: tuple[Path, float], report: Reporter) -> Outcome:
+def stamp(given: tuple[Path, float], report: Reporter) -> WorkResult:
     """Says when it ran and on which cards."""
     began = time.time()
     time.sleep(given[1])
-    return Outcome([f"{began} {time.time()} {os.environ.get('CUDA_VISIBLE_DEVICES')} {os.getpid()}"])
+    return WorkResult([f"{began} {time.time()} {os.environ.get('CUDA_VISIBLE_DEVICES')} {os.getpid()}"])
 
 
-def meet(given: tuple[Path, str], report: Reporter) -> Outcome:
+def meet(given: tuple[Path, str], report: Reporter) -> WorkResult:
     """Ends when two are there at once."""
     folder, name = given
     (folder / name).touch()
@@ -109,20 +109,20 @@ def meet(given: tuple[Path, str], report: Reporter) -> Outcome:
     return stamp((folder, 0.0), report)
 
 
-def fall(given: Any, report: Reporter) -> Outcome:
+def fall(given: Any, report: Reporter) -> WorkResult:
     os._exit(3)
 
 
-def full(given: Any, report: Reporter) -> Outcome:
+def full(given: Any, report: Reporter) -> WorkResult:
     raise OSError(28, "No space left on device", "record.json")
 
 
 def test_several_cards_work_side_by_side_and_what_must_be_alone_is(tmp_path):
     tasks = [
-        Task("one", meet, (tmp_path, "one")),
-        Task("after", stamp, (tmp_path, 0.0), after=("one",)),
-        Task("two", meet, (tmp_path, "two")),
-        Task("alone", stamp, (tmp_path, 0.3), alone=True),
+        Work("one", meet, (tmp_path, "one")),
+        Work("after", stamp, (tmp_path, 0.0), after=("one",)),
+        Work("two", meet, (tmp_path, "two")),
+        Work("alone", stamp, (tmp_path, 0.3), alone=True),
     ]
     with Local(Cluster(), ["GPU-a", "GPU-b"]) as where:
         found = {task.name: outcome.failures[0].split() for task, outcome in where.run(tasks, Reporter())}
@@ -134,24 +134,24 @@ def test_several_cards_work_side_by_side_and_what_must_be_alone_is(tmp_path):
 
 
 def test_tasks_that_take_two_cards_get_two(tmp_path):
-    tasks = [Task(str(i), stamp, (tmp_path, 0.1), gpus=2) for i in range(2)]
+    tasks = [Work(str(i), stamp, (tmp_path, 0.1), gpus=2) for i in range(2)]
     with Local(Cluster(), ["a", "b", "c", "d", "e"]) as where:
         found = [outcome.failures[0].split()[2] for _, outcome in where.run(tasks, Reporter())]
         assert set(found) <= {"a,b", "c,d"}
-        (fault,) = where.faults([Task("wide", stamp, None, gpus=8)])
+        (fault,) = where.faults([Work("wide", stamp, None, gpus=8)])
     assert "is 8, and this machine has 5 GPUs" in str(fault)
 
 
 def test_a_process_that_dies_is_a_failure_and_a_full_disk_ends_the_run(tmp_path):
     with Local(Cluster(), ["a", "b"]) as where:
-        outcomes = [o for _, o in where.run([Task("one", fall, None), Task("two", fall, None)], Reporter())]
+        outcomes = [o for _, o in where.run([Work("one", fall, None), Work("two", fall, None)], Reporter())]
         assert all("its process was killed" in o.failures[0] for o in outcomes) and len(outcomes) == 2
         with pytest.raises(OSError, match="No space left"):
-            list(where.run([Task("one", full, None), Task("two", full, None)], Reporter()))
+            list(where.run([Work("one", full, None), Work("two", full, None)], Reporter()))
 
 
 def test_one_device_works_in_this_process_in_order(tmp_path):
-    tasks = [Task("b", stamp, (tmp_path, 0.0), after=("a",)), Task("a", stamp, (tmp_path, 0.0))]
+    tasks = [Work("b", stamp, (tmp_path, 0.0), after=("a",)), Work("a", stamp, (tmp_path, 0.0))]
     with Local(Cluster(), []) as where:
         done = [(task.name, outcome.failures[0].split()[3]) for task, outcome in where.run(tasks, Reporter())]
     assert done == [("a", str(os.getpid())), ("b", str(os.getpid()))]
@@ -193,15 +193,15 @@ def test_one_kind_of_device_is_measured_on_and_others_are_named(gpus):
 
 def test_a_task_larger_than_any_machine_is_refused(gpus):
     where = cluster(Kind(card(), (node("1", gpus=4),)))
-    found = where.faults([Task("wide", stamp, None, gpus=8), Task("build of x", stamp, None, memory=2**40)])
+    found = where.faults([Work("wide", stamp, None, gpus=8), Work("build of x", stamp, None, memory=2**40)])
     assert "is 8, and no machine with NVIDIA H100, driver 570.1 has more than 4 GPUs" in str(found[0])
     assert "asks for 1024.0 GiB of memory" in str(found[1]) and "quantize_memory_gib" in str(found[1])
 
 
 def test_speed_asks_for_a_whole_machine_and_the_rest_for_a_core(gpus):
     where = cluster(Kind(card(), (node("1", cpus=64), node("2", cpus=32))))
-    assert where._cores(Task("t", stamp, None, alone=True)) == 64
-    assert where._cores(Task("t", stamp, None)) == 1
+    assert where._cores(Work("t", stamp, None, alone=True)) == 64
+    assert where._cores(Work("t", stamp, None)) == 1
 
 
 def test_a_folder_that_machines_do_not_see_is_refused(tmp_path, monkeypatch):
@@ -285,9 +285,12 @@ def test_cells_that_another_run_finishes_meanwhile_are_not_measured(plan, tmp_pa
         def run(self, tasks: Any, report: Any) -> Any:
             for task in tasks:
                 seen.append([c.id.key for c in task.given.cells])
-                yield task, Outcome(["one failed"] if len(seen) == 1 else [], seen[-1][1:] if len(seen) == 1 else [], "another")
+                yield (
+                    task,
+                    WorkResult(["one failed"] if len(seen) == 1 else [], seen[-1][1:] if len(seen) == 1 else [], "another"),
+                )
 
-    tasks = [Task("t", measure.chain, chains(plan, wanted, folder.path, apart=False)[0])]
+    tasks = [Work("t", measure.chain, chains(plan, wanted, folder.path, apart=False)[0])]
     execute.WAIT_S, before = 0.0, execute.WAIT_S
     try:
         assert execute.finish(tasks, Where(Cluster(), []), Reporter()) == ["one failed"]

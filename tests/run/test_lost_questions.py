@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from PIL import Image
 
-from harness.compare.answers import compare_run
 from harness.compare.lost import lost_documents
+from harness.compare.runs import compare_run
 from harness.record.folder import RunFolder
 from harness.run import lost_questions
 from harness.workloads.accuracy import pixels_hash

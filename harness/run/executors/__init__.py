@@ -1,6 +1,6 @@
-"""Where work is done: one file an executor, one interface. A new one is one new file, one line here, one word in suite.Suite.
+"""Where work is done: one file an executor, one interface. A new one is one file and its entry in suite.schema.EXECUTORS.
 
-An executor takes Tasks: functions of plain data that any process can import. It knows nothing of what they measure.
+An executor takes pieces of Work: functions of plain data that any process can import. It knows nothing of what they measure.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ PASSED_ON = ("HARNESS_", "HF_", "VLLM_", "OMP_NUM_THREADS")
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What became of a Task: a line for each thing that failed, and the keys of Cells that another run has in hand."""
+class WorkResult:
+    """What became of a piece of work: a line for each thing that failed, and the keys of Cells that another run has in hand."""
 
     failures: list[str] = field(default_factory=list)
     busy: list[str] = field(default_factory=list)
@@ -33,11 +33,11 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class Task:
+class Work:
     """One piece of work, and what it asks for."""
 
     name: str
-    work: Callable[[Any, Reporter], Outcome]
+    work: Callable[[Any, Reporter], WorkResult]
     """Found by its name in whatever process it runs."""
     given: Any
     """Its argument: plain data."""
@@ -76,13 +76,13 @@ class Executor(Protocol):
     def unseen(self, written: Sequence[Path], read: Sequence[Path]) -> list[Fault]:
         """Folders to write into, made or not, and files to read that the machines do not share with this one."""
 
-    def faults(self, tasks: Sequence[Task]) -> list[Fault]:
-        """Tasks that ask for more than there is."""
+    def faults(self, tasks: Sequence[Work]) -> list[Fault]:
+        """Work that asks for more than there is."""
 
-    def run(self, tasks: Sequence[Task], report: Reporter) -> Iterator[tuple[Task, Outcome]]:
+    def run(self, tasks: Sequence[Work], report: Reporter) -> Iterator[tuple[Work, WorkResult]]:
         """Do all tasks, each after those it waits for, and yield them as they end.
 
-        A task that dies is an Outcome with a failure. Raises OSError when one cannot write (a full disk is no matter of
+        A task that dies is an WorkResult with a failure. Raises OSError when one cannot write (a full disk is no matter of
         one task).
         """
 
@@ -100,7 +100,7 @@ def executor(suite: Suite) -> Executor:
     return made
 
 
-def in_order(tasks: Sequence[Task]) -> tuple[TopologicalSorter[str], dict[str, Task]]:
+def in_order(tasks: Sequence[Work]) -> tuple[TopologicalSorter[str], dict[str, Work]]:
     """The tasks by name, and their order as the standard library keeps it. What is waited for and is not there is done."""
     named = {task.name: task for task in tasks}
     order = TopologicalSorter({name: [a for a in task.after if a in named] for name, task in named.items()})

@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Any
 
 from harness.engine import device
-from harness.run.executors import Outcome, Task, in_order
+from harness.run.executors import Work, WorkResult, in_order
 from harness.suite.schema import Cluster
 from harness.util import environments
 from harness.util.errors import Fault
@@ -60,14 +60,14 @@ class Local:
     def unseen(self, written: Sequence[Path], read: Sequence[Path]) -> list[Fault]:
         return []
 
-    def faults(self, tasks: Sequence[Task]) -> list[Fault]:
+    def faults(self, tasks: Sequence[Work]) -> list[Fault]:
         most = max((task.gpus for task in tasks), default=1)
         if self.cards and most > len(self.cards):
             what = f"is {most}, and this machine has {len(self.cards)} GPUs"
             return [Fault("engine.tensor_parallel_size", what, f"at most {len(self.cards)}")]
         return []
 
-    def run(self, tasks: Sequence[Task], report: Reporter) -> Iterator[tuple[Task, Outcome]]:
+    def run(self, tasks: Sequence[Work], report: Reporter) -> Iterator[tuple[Work, WorkResult]]:
         width = max((task.gpus for task in tasks), default=1)
         shares = [self.cards[i : i + width] for i in range(0, len(self.cards) - width + 1, width)]
         if len(shares) > 1 and len(tasks) > 1:
@@ -80,8 +80,8 @@ class Local:
                 order.done(name)
 
 
-def _side_by_side(tasks: Sequence[Task], shares: list[list[str]], report: Reporter) -> Iterator[tuple[Task, Outcome]]:
-    """A process for each share of the cards. Tasks that must be alone come first, one at a time."""
+def _side_by_side(tasks: Sequence[Work], shares: list[list[str]], report: Reporter) -> Iterator[tuple[Work, WorkResult]]:
+    """A process for each share of the cards. Work that must be alone comes first, one at a time."""
     context = multiprocessing.get_context("spawn")
     free: Any = context.SimpleQueue()
     for share in shares:
@@ -89,7 +89,7 @@ def _side_by_side(tasks: Sequence[Task], shares: list[list[str]], report: Report
     pool = ProcessPoolExecutor(len(shares), context, initializer=_begin, initargs=(free,))
     try:
         order, named = in_order(tasks)
-        running: dict[Future[Outcome], str] = {}
+        running: dict[Future[WorkResult], str] = {}
         ready: list[str] = []
         while order.is_active():
             ready = sorted([*ready, *order.get_ready()], key=lambda name: not named[name].alone)
@@ -109,11 +109,11 @@ def _side_by_side(tasks: Sequence[Task], shares: list[list[str]], report: Report
         pool.shutdown(cancel_futures=True)
 
 
-def _outcome(task: Task, future: Future[Outcome]) -> Outcome:
+def _outcome(task: Work, future: Future[WorkResult]) -> WorkResult:
     try:
         return future.result()
     except BrokenProcessPool:
-        return Outcome([f"{task.name}: its process was killed; the same command goes on from there"])
+        return WorkResult([f"{task.name}: its process was killed; the same command goes on from there"])
 
 
 def _begin(free: Any) -> None:
@@ -124,6 +124,6 @@ def _begin(free: Any) -> None:
     os.environ["CUDA_VISIBLE_DEVICES"] = free.get()
 
 
-def _there(work: Any, given: Any) -> Outcome:
-    outcome: Outcome = work(given, Reporter())
+def _there(work: Any, given: Any) -> WorkResult:
+    outcome: WorkResult = work(given, Reporter())
     return outcome

@@ -19,7 +19,7 @@ from types import TracebackType
 from typing import Any
 
 from harness.engine import device
-from harness.run.executors import Outcome, Task, in_order, passed_on
+from harness.run.executors import Work, WorkResult, in_order, passed_on
 from harness.suite.schema import Cluster
 from harness.util import environments, files
 from harness.util.errors import Fault, Refused
@@ -172,7 +172,7 @@ class Ray:
             [Fault("cluster.store", what, "an address that is the same for all, such as s3://bucket/folder")] if blind else []
         )
 
-    def faults(self, tasks: Sequence[Task]) -> list[Fault]:
+    def faults(self, tasks: Sequence[Work]) -> list[Fault]:
         found = []
         cards, memory = max(self.kind.amounts("GPU")), max(self.kind.amounts("memory"))
         for task in tasks:
@@ -186,16 +186,16 @@ class Ray:
 
     # -- the work ------------------------------------------------------------------------------------------------------
 
-    def run(self, tasks: Sequence[Task], report: Reporter) -> Iterator[tuple[Task, Outcome]]:
+    def run(self, tasks: Sequence[Work], report: Reporter) -> Iterator[tuple[Work, WorkResult]]:
         order, named = in_order(tasks)
-        running: dict[Any, Task] = {}
+        running: dict[Any, Work] = {}
         while order.is_active():
             for name in order.get_ready():
                 running[self._submit(named[name])] = named[name]
             ended, _ = self.ray.wait(list(running), timeout=LOOK_S)
             if not ended and not self._any_left():
                 # Ray would wait for such a machine for ever.
-                lost = Outcome([f"no machine with {self.kind} is left; the same command goes on when there is one"])
+                lost = WorkResult([f"no machine with {self.kind} is left; the same command goes on when there is one"])
                 for task in running.values():
                     yield task, lost
                 return
@@ -204,7 +204,7 @@ class Ray:
                 yield task, self._outcome(task, reference)
                 order.done(task.name)
 
-    def _submit(self, task: Task) -> Any:
+    def _submit(self, task: Work) -> Any:
         ids = ",".join(node["NodeID"] for node in self.kind.nodes)
         made = self.ray.remote(
             num_gpus=0 if environments.is_cpu() else task.gpus,
@@ -218,7 +218,7 @@ class Ray:
         )(_there)
         return made.options(name=task.name).remote(_place(not self.cluster.store), _work, (task.work, task.given))
 
-    def _cores(self, task: Task) -> float:
+    def _cores(self, task: Work) -> float:
         """Processor cores to ask for: all of a machine for what must be alone on it, and on a CPU for everything."""
         if task.alone:
             return max(self.kind.amounts("CPU"))
@@ -229,19 +229,21 @@ class Ray:
         ours = {node["NodeID"] for node in self.kind.nodes}
         return any(node["Alive"] and node["NodeID"] in ours for node in self.ray.nodes())
 
-    def _outcome(self, task: Task, reference: Any) -> Outcome:
+    def _outcome(self, task: Work, reference: Any) -> WorkResult:
         try:
-            outcome: Outcome = self.ray.get(reference)
+            outcome: WorkResult = self.ray.get(reference)
             return outcome
         except self.ray.exceptions.RayTaskError as error:
             cause = getattr(error, "cause", None)
             if isinstance(cause, OSError):
                 raise cause from None
             line = (str(cause or error).strip().splitlines() or [""])[-1]
-            return Outcome([f"{task.name} failed: {type(cause or error).__name__}: {line[:300]}"])
+            return WorkResult([f"{task.name} failed: {type(cause or error).__name__}: {line[:300]}"])
         except self.ray.exceptions.RayError as error:
             line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            return Outcome([f"{task.name} failed: Ray gave up on it after up to {self.cluster.retries} retries: {line[:200]}"])
+            return WorkResult(
+                [f"{task.name} failed: Ray gave up on it after up to {self.cluster.retries} retries: {line[:200]}"]
+            )
 
 
 def _imported() -> Any:
@@ -331,7 +333,7 @@ def _reach(address: str) -> bool:
     return bool(system.exists(path))
 
 
-def _work(work: Any, given: Any) -> Outcome:
-    outcome: Outcome = work(given, Reporter())
+def _work(work: Any, given: Any) -> WorkResult:
+    outcome: WorkResult = work(given, Reporter())
     sys.stderr.flush()
     return outcome
