@@ -79,6 +79,17 @@ class Variant(Strict):
         return self
 
 
+EXECUTORS = {
+    "local": "harness.run.executors.local:Local",
+    "ray": "harness.run.executors.ray:Ray",
+}
+"""Who gives work to devices, by name: the class, imported when a suite asks for it."""
+if TYPE_CHECKING:
+    ExecutorName = str
+else:
+    ExecutorName = Literal[tuple(EXECUTORS)]
+
+
 class Cluster(Strict):
     """What an executor of many machines must know. Nothing here can change what is measured."""
 
@@ -113,7 +124,7 @@ class Suite(Strict):
     """What is measured."""
     engine: EngineSettings = EngineSettings()
     """How the variants are served."""
-    executor: Literal["local", "ray"] = "local"
+    executor: ExecutorName = "local"
     """Who gives the work to devices: this process on this machine's own, or a Ray cluster."""
     cluster: Cluster = Cluster()
     """For executors of many machines."""

@@ -71,7 +71,7 @@ def test_bad_input_is_one_line_and_status_2(arguments, told):
     done = harness(*arguments)
     assert done.returncode == 2
     assert told in done.stderr and "Traceback" not in done.stderr
-    assert all(line.startswith("refused: ") for line in done.stderr.splitlines())
+    assert done.stderr and all(line.startswith("refused: ") for line in done.stderr.splitlines())
     assert done.stdout == "" or arguments[0] == "plan"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 
 import pytest
 
@@ -11,8 +12,16 @@ from harness.util.parallel import spread
 HERE = os.getpid()
 
 
+@pytest.fixture(autouse=True)
+def two_cores(monkeypatch):
+    """Work is given away, whatever machine this is and whatever threads other tests left."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1}, raising=False)
+    monkeypatch.setattr(threading, "active_count", lambda: 1)
+
+
 def test_results_come_in_the_items_order():
     assert spread(lambda share: [10 * item for item in share], range(7)) == [0, 10, 20, 30, 40, 50, 60]
+    assert len(set(spread(lambda share: [os.getpid()] * len(share), range(7)))) > 1, "no other process worked"
     assert spread(lambda share: list(share), []) == []
 
 

@@ -122,7 +122,7 @@ def test_another_threads_random_numbers_are_no_guess(spec, measure, tmp_path):
     finally:
         stop.set()
         thread.join()
-    assert all(sample.parsed for sample in found.samples)
+    assert found.samples and all(sample.parsed for sample in found.samples)
 
 
 def test_a_next_task_that_cannot_be_loaded_fails_its_own_cell_alone(spec, measure, tmp_path):

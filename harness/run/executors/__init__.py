@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
 
-from harness.suite.schema import Suite
+from harness.suite.schema import EXECUTORS, Suite
 from harness.util.errors import Fault
 from harness.util.progress import Reporter
 
@@ -85,12 +85,6 @@ class Executor(Protocol):
         A task that dies is an WorkResult with a failure. Raises OSError when one cannot write (a full disk is no matter of
         one task).
         """
-
-
-EXECUTORS = {
-    "local": "harness.run.executors.local:Local",
-    "ray": "harness.run.executors.ray:Ray",
-}
 
 
 def executor(suite: Suite) -> Executor:
