@@ -73,7 +73,7 @@ def ask_by_hand(checkpoint: Path, folder: Path, limit: int | None) -> None:
     """lm_eval with its vLLM backend. Its prompts need the placeholder that the chat API does without."""
     tasks = folder / "tasks"
     if not tasks.exists():
-        shipped = Path("harness/tasks/demo_vl")
+        shipped = Path("harness/workloads/tasks/demo_vl")
         for path in shipped.iterdir():
             if path.is_file():
                 text = path.read_text(encoding="utf-8")

@@ -71,3 +71,11 @@ def test_every_command_and_file_named_exists(name):
     assert set(re.findall(r"^\| `(\w+) ?", text, re.MULTILINE)) - {"run", "make", "python"} <= set(VERBS)
     for target in re.findall(r"\]\(([^)#:]+)\)", text):
         assert (ROOT / target).exists(), target
+
+
+def test_the_lines_of_what_can_be_added_are_counted():
+    text = (ROOT / "docs" / "extend.md").read_text(encoding="utf-8")
+    examples = re.findall(r"\| `((?:harness|quantize|reports)/[\w/.]+)` \| (\d+) \|", text)
+    assert len(examples) >= 8
+    counted = {path: str(len((ROOT / path).read_text(encoding="utf-8").splitlines())) for path, _ in examples}
+    assert dict(examples) == counted

@@ -2,7 +2,7 @@
 
 Read in vLLM 0.32.0, model_executor/kernels/linear: `__init__.py` (`_POSSIBLE_KERNELS`, the order of preference a
 platform), `mixed_precision/cpu.py`, `marlin.py`, `machete.py` (`can_implement`), and
-model_executor/layers/quantization/utils/{marlin_utils,machete_utils}.py (the tables). tests/quantize/test_kernels.py
+model_executor/layers/quantization/utils/{marlin_utils,machete_utils}.py (the tables). tests/checkpoints/test_kernels.py
 asks the installed vLLM's own functions and compares.
 """
 

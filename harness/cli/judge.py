@@ -1,4 +1,4 @@
-"""The verbs that judge: compare, gate, import. No logic here, as in cli.py, which lists them among its own."""
+"""The verbs that judge: compare, gate, import. No logic here, as in main.py, which lists them among its own."""
 
 from __future__ import annotations
 

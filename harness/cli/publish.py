@@ -1,4 +1,4 @@
-"""The verb publish. No logic here, as in cli.py, which lists it among its own."""
+"""The verb publish. No logic here, as in main.py, which lists it among its own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The verbs that show: report, pick. No logic here, as in cli.py, which lists them among its own."""
+"""The verbs that show: report, pick. No logic here, as in main.py, which lists them among its own."""
 
 from __future__ import annotations
 

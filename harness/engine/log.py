@@ -34,7 +34,7 @@ class EngineFacts(BaseModel):
     non_torch_gib: float | None = None
     """What vLLM found taken outside torch's allocator (CUDA context, libraries), GiB."""
     start_s: float
-    """Seconds of importing vLLM and from there until it was healthy; not what it waited in between (spare.py)."""
+    """Seconds of importing vLLM and from there until it was healthy; not what it waited in between (ahead.py)."""
     driver: str | None = None
     """Version of the device's driver; None on a CPU, or where NVML does not tell."""
     warnings: list[str] = []

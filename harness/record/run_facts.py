@@ -73,7 +73,11 @@ class RunFacts(Kept):
     @property
     def settings(self) -> dict[str, tuple[str, str]]:
         """The variants on the suite's `settings` axis: what each is called without its setting, and the setting."""
-        asked = {name: (spec or {}).get("settings") for name, spec in (self.suite.get("variants") or {}).items()}
+        variants: dict[str, dict[str, Any] | None] = self.suite.get("variants") or {}
+        asked = {name: (spec or {}).get("settings") for name, spec in variants.items()}
+        if not any("settings" in (spec or {}) for spec in variants.values()):
+            # Suites of earlier versions said it in the name alone.
+            asked = {name: name.rpartition("@")[2] for name in variants if "@" in name}
         return {name: (name.removesuffix(f"@{setting}"), setting) for name, setting in asked.items() if setting is not None}
 
     def cell(self, key: str) -> tuple[str, str]:

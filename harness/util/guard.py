@@ -1,6 +1,6 @@
 """Starts one command and makes sure that nothing of it outlives the process that asked for it.
 
-`python -m harness.guard COMMAND...` runs COMMAND in a session of its own. When standard input closes (the harness is
+`python harness/util/guard.py COMMAND...` runs COMMAND in a session of its own. When standard input closes (the harness is
 done with it, was interrupted, or was killed in any way, SIGKILL included) every process that COMMAND started is ended:
 SIGTERM first, SIGKILL for what is left after GRACE seconds. vLLM needs this: a killed API server leaves its engine core
 and workers, which hold the device memory. Standard library only, so it starts in milliseconds.

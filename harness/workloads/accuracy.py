@@ -61,7 +61,10 @@ class AccuracySpec(Strict):
 
 
 class Accuracy(Workload):
-    """One Cell a task. After `preflight`, `warnings` names the documents that will not be asked and count as wrong."""
+    """What an engine answers to the questions of tasks; one Cell a task.
+
+    After `preflight`, `warnings` names the documents that will not be asked and count as wrong.
+    """
 
     name = "accuracy"
     own_tables = True

@@ -1,4 +1,4 @@
-"""Makes page/vega.js anew: `python -m reports.vendor`, with `pip install vl-convert-python`, which carries the scripts.
+"""Makes page/vega.js anew: `python -m reports.page.vendor`, with `pip install vl-convert-python`, which carries the scripts.
 
 Vega, Vega-Lite and vega-embed, bundled into one script that sets `vegaEmbed`; see page/vega.LICENSE.
 """

@@ -1,4 +1,4 @@
-"""The rules in quantize/kernels.py against the installed vLLM's own source (read, not imported)."""
+"""The rules in harness/checkpoints/kernels.py against the installed vLLM's own source (read, not imported)."""
 
 from __future__ import annotations
 

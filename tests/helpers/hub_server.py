@@ -59,7 +59,7 @@ class HubServer:
     """Part of an address (`$` is its end) to the statuses that it is answered with, one after another and the last for
     ever; 200 works, 0 closes the connection. Each comes with a Retry-After of a minute."""
     on_commit: str = ""
-    """What a commit does instead of working, see tests/hub_writes.py."""
+    """What a commit does instead of working, see tests/helpers/hub_writes.py."""
     meanwhile: dict[int, bytes] = field(default_factory=dict)
     """A number of card reads, and the card that another writer puts there just after it."""
     card_reads: int = 0

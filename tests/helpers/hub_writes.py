@@ -25,7 +25,7 @@ answer badly, `cut before` breaks off without making it, `slow` makes it once re
 
 
 class Writes:
-    """Mixed into the handler of tests/hub_server.py."""
+    """Mixed into the handler of tests/helpers/hub_server.py."""
 
     hub: HubServer
 

@@ -1,4 +1,4 @@
-"""The READMEs' pictures: `python -m tests.reports.picture` opens the page of results/demo_cpu in Chromium."""
+"""The READMEs' pictures: `python -m tests.helpers.picture` opens the page of results/demo_cpu in Chromium."""
 
 from __future__ import annotations
 

