@@ -53,9 +53,12 @@ def read_job(path: Path) -> Job:
     except OSError as error:
         raise Refused(Fault(str(path), f"cannot be read ({error.strerror})")) from None
     except ValidationError as error:
-        raise Refused(
-            *(Fault(f"{path}: {'.'.join(map(str, e['loc'])) or 'the file'}", e["msg"]) for e in error.errors())
-        ) from None
+        raise Refused(*(Fault(f"{path}: {_place(e['loc'])}", e["msg"]) for e in error.errors())) from None
+
+
+def _place(keys: tuple[int | str, ...]) -> str:
+    """The key of the file; pydantic's own mark of a recipe's method, in brackets, is none."""
+    return ".".join(str(key) for key in keys if not str(key).startswith("[")) or "the file"
 
 
 def _terminated(number: int, frame: FrameType | None) -> None:

@@ -189,13 +189,14 @@ def _run(given: argparse.Namespace) -> int:
 
 
 def _plan(given: argparse.Namespace) -> int:
+    # A suite that is wrong is refused before anything heavy is imported.
+    suite, folder = _suite_and_folder(given)
     from harness.cli import planned as report
     from harness.plan.plan import make_plan
     from harness.run.execute import preflight, refusals
     from harness.run.executors import executor
     from harness.util.progress import results
 
-    suite, folder = _suite_and_folder(given)
     with executor(suite) as where:
         plan = make_plan(suite, given.checkpoints, given.only)
         report.show(plan, folder, results(), where)

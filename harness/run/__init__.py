@@ -1,1 +1,1 @@
-"""Carries a plan out: builds, measures, claims, executors, lost questions. Others take `execute.run_suite` and `infer.infer`."""
+"""Carries a plan out: builds, measures, claims, executors, lost questions. Others take `execute.run_suite`, `infer.infer`."""
