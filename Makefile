@@ -9,16 +9,19 @@ unexport PYTHONDONTWRITEBYTECODE
 NOT_LOCKED = '^(vl-harness|torchaudio|torchcodec|triton|pip)\b'
 PIP_INSTALL = bin/python -m pip install --quiet --disable-pip-version-check --no-compile --no-deps
 
+# Two processes share the tests; one of them starts all engines, one after the other.
+SHARED = -n 2 --dist loadgroup
+
 .PHONY: demo test fast lint environments lock clean
 
 demo: environments
 	.venv/bin/python -m harness run suites/vl_accuracy.yaml
 
 test: environments .venv/ready-to-test lint
-	.venv/bin/python -m pytest
+	.venv/bin/python -m pytest $(SHARED)
 
 fast: .venv/ready-to-test lint
-	.venv/bin/python -m pytest -m "not e2e"
+	.venv/bin/python -m pytest $(SHARED) -m "not e2e"
 
 lint: .venv/ready-to-test
 	.venv/bin/ruff check .

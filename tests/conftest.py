@@ -8,6 +8,13 @@ import pytest
 from tests.helpers import shapes
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Where processes share the tests (`pytest -n 2 --dist loadgroup`), one alone starts engines and builds."""
+    for item in items:
+        if item.get_closest_marker("e2e"):
+            item.add_marker(pytest.mark.xdist_group("engines"))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Content hashes and task indexes of the tests stay out of the user's cache folder."""

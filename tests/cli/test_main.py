@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from harness.cli import main
 from tests.helpers.records import ROOT, record, sample
 from tests.helpers.verbs import VERBS
 
@@ -30,9 +31,10 @@ def environment() -> dict[str, str]:
 
 
 @pytest.mark.parametrize("verb", VERBS)
-def test_every_verb_has_help(verb):
-    done = harness(verb, "--help")
-    assert done.returncode == 0 and "usage" in done.stdout
+def test_every_verb_has_help(verb, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main.main([verb, "--help"])
+    assert ended.value.code == 0 and "usage" in capsys.readouterr().out
 
 
 def test_help_imports_nothing_heavy():
@@ -67,12 +69,22 @@ def test_help_imports_nothing_heavy():
         (("infer", "demo", "--prompt", "x", "--max-model-len", "0"), "--max-model-len: is 0"),
     ],
 )
-def test_bad_input_is_one_line_and_status_2(arguments, told):
-    done = harness(*arguments)
-    assert done.returncode == 2
-    assert told in done.stderr and "Traceback" not in done.stderr
-    assert done.stderr and all(line.startswith("refused: ") for line in done.stderr.splitlines())
-    assert done.stdout == "" or arguments[0] == "plan"
+def test_bad_input_is_one_line_and_status_2(arguments, told, monkeypatch, capsys):
+    monkeypatch.chdir(ROOT)
+    assert main.main(list(arguments)) == 2
+    out, err = capsys.readouterr()
+    assert told in err and "Traceback" not in err
+    assert err and all(line.startswith("refused: ") for line in err.splitlines())
+    assert out == "" or arguments[0] == "plan"
+
+
+def test_a_refusal_is_the_commands_status_too():
+    done = harness("run", "nowhere.yaml")
+    assert done.returncode == 2 and done.stdout == ""
+    assert (
+        done.stderr
+        == "refused: nowhere.yaml: No such file or directory; name a suite file, for example suites/vl_accuracy.yaml\n"
+    )
 
 
 def test_a_run_that_is_refused_writes_nothing(tmp_path):
