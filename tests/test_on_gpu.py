@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from harness.checkpoints.shape import QWEN3_VL_8B
 from harness.demo import MODEL_DIR
 from harness.engine import device, server
 from harness.engine.monitor import Monitor
 from harness.engine.session import Session
 from harness.engine.settings import EngineSettings
+from harness.families.qwen3_vl import QWEN3_VL_8B
 from harness.plan import card_memory
 from harness.util import environments
 from harness.util.guard import descendants

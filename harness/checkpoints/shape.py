@@ -9,9 +9,10 @@ from __future__ import annotations
 import importlib.util
 import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from harness import demo
+from harness.families import FAMILIES, Family
 from harness.util import files
 from harness.util.errors import Fault, Refused
 from harness.util.strict import Strict
@@ -22,45 +23,12 @@ MARK = "random_weights.json"
 VOCABULARY = "dashscope"
 """The package that carries Qwen's own vocabulary (resources/qwen.tiktoken)."""
 
-# Qwen/Qwen3-VL-8B-Instruct's config.json: 8.77 B parameters.
-QWEN3_VL_8B: dict[str, Any] = {
-    "text_config": {
-        "hidden_size": 4096,
-        "intermediate_size": 12288,
-        "num_hidden_layers": 36,
-        "num_attention_heads": 32,
-        "num_key_value_heads": 8,
-        "head_dim": 128,
-        "vocab_size": 151936,
-        "max_position_embeddings": 262144,
-        "rope_parameters": {
-            "rope_type": "default",
-            "rope_theta": 5_000_000.0,
-            "mrope_interleaved": True,
-            "mrope_section": [24, 20, 20],
-        },
-    },
-    "vision_config": {
-        "depth": 27,
-        "hidden_size": 1152,
-        "intermediate_size": 4304,
-        "num_heads": 16,
-        "patch_size": 16,
-        "spatial_merge_size": 2,
-        "temporal_patch_size": 2,
-        "out_hidden_size": 4096,
-        "num_position_embeddings": 2304,
-        "deepstack_visual_indexes": [8, 16, 24],
-    },
-    "image_token_id": 151655,
-    "video_token_id": 151656,
-    "vision_start_token_id": 151652,
-    "vision_end_token_id": 151653,
-    "tie_word_embeddings": False,
-}
-SHAPES = {"qwen3_vl_8b": QWEN3_VL_8B}
-PIXELS = {"shortest_edge": 65536, "longest_edge": 16777216}
-"""Fewest and most pixels of a picture, as the real model's processor has them."""
+SHAPES: dict[str, Family] = {name: family for family in FAMILIES for name in family.shapes}
+"""Every shape of every family."""
+if TYPE_CHECKING:
+    ShapeName = str
+else:
+    ShapeName = Literal[tuple(SHAPES)]
 
 
 class Shape(Strict):
@@ -69,7 +37,7 @@ class Shape(Strict):
     Its recipes are calibrated on a few samples of the demo, whatever `calibration` says: there is nothing to preserve.
     """
 
-    shape: Literal["qwen3_vl_8b"]
+    shape: ShapeName
     """Which one; `python -m harness shape NAME` makes its checkpoint."""
 
 
@@ -93,8 +61,8 @@ def make(name: str, folder: Path | None = None) -> Path:
     vocabulary = _vocabulary()
     with files.new_folder(folder) as place:
         _tokenizer(vocabulary).save_pretrained(place)
-        _processor_files(place)
-        _weights(SHAPES[name], place)
+        _processor_files(SHAPES[name], name, place)
+        _weights(SHAPES[name], name, place)
         # Last, so that only a whole checkpoint has it.
         files.write_json(place / MARK, {"shape": name, "seed": 0, "weights": "random, never trained"})
     return folder
@@ -130,7 +98,7 @@ def _tokenizer(vocabulary: Path) -> Any:
     )
 
 
-def _processor_files(folder: Path) -> None:
+def _processor_files(family: Family, name: str, folder: Path) -> None:
     """The demo's, whose class is the same, with the patch size and the picture sizes of the real model."""
 
     def changed(value: Any) -> Any:
@@ -138,25 +106,27 @@ def _processor_files(folder: Path) -> None:
             return value
         made = {key: changed(inner) for key, inner in value.items()}
         if "patch_size" in made:
-            made |= {"patch_size": 16, "size": PIXELS}
+            made |= {"patch_size": family.shapes[name]["vision_config"]["patch_size"], "size": family.pixels}
         return made
 
-    for name in ("preprocessor_config.json", "processor_config.json"):
-        source = demo.MODEL_DIR / name
+    for file in ("preprocessor_config.json", "processor_config.json"):
+        source = demo.MODEL_DIR / file
         if source.is_file():
-            files.write_json(folder / name, changed(json.loads(source.read_text(encoding="utf-8"))))
+            files.write_json(folder / file, changed(json.loads(source.read_text(encoding="utf-8"))))
 
 
-def _weights(shape: dict[str, Any], folder: Path) -> None:
+def _weights(family: Family, name: str, folder: Path) -> None:
     import torch
-    from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
+    import transformers
+
+    config, model_class = (getattr(transformers, one) for one in family.classes)
 
     torch.manual_seed(0)
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.bfloat16)
     try:
         with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
-            model = Qwen3VLForConditionalGeneration(Qwen3VLConfig(**shape))
+            model = model_class(config(**family.shapes[name]))
     finally:
         torch.set_default_dtype(before)
     model.save_pretrained(folder, max_shard_size="5GB")

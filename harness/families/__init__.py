@@ -16,7 +16,7 @@ __all__ = ["FAMILIES", "Family", "Part", "Smoothing", "family_of"]
 
 FAMILIES: list[Family] = [QWEN3_VL]
 
-COMMON = replace(QWEN3_VL, name="unknown", model_types=(), visual=Family.visual)
+COMMON = replace(QWEN3_VL, name="unknown", model_types=(), visual=Family.visual, classes=("", ""), shapes={}, pixels={})
 """For a model of no family here: the names that most share. What it guesses wrong is told by the plan's own checks."""
 
 

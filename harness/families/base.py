@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 Part = Literal["language", "visual", "lm_head", "embeddings"]
@@ -56,6 +56,14 @@ class Family:
     """Texts that stand for pictures; none may be part of a question."""
     smallest_side: int = 1
     """Pixels: pictures with a shorter side are refused or distorted by the processor."""
+
+    # -- checkpoints of random weights ---------------------------------------------------------------------------------
+    classes: tuple[str, str] = ("", "")
+    """transformers' classes of its config and its model."""
+    shapes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Real models by the name that `model: {shape: NAME}` calls them: what their config.json says beyond the defaults."""
+    pixels: Mapping[str, int] = field(default_factory=dict)
+    """Fewest and most pixels of a picture, as the real models' processor has them."""
 
     def part_of(self, module: str) -> Part:
         """The part that a module belongs to, told from its name."""

@@ -9,6 +9,43 @@ from harness.families.base import Family, Smoothing
 
 INSIDE = "re:.*language_model.*"
 
+QWEN3_VL_8B: dict[str, Any] = {
+    "text_config": {
+        "hidden_size": 4096,
+        "intermediate_size": 12288,
+        "num_hidden_layers": 36,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+        "head_dim": 128,
+        "vocab_size": 151936,
+        "max_position_embeddings": 262144,
+        "rope_parameters": {
+            "rope_type": "default",
+            "rope_theta": 5_000_000.0,
+            "mrope_interleaved": True,
+            "mrope_section": [24, 20, 20],
+        },
+    },
+    "vision_config": {
+        "depth": 27,
+        "hidden_size": 1152,
+        "intermediate_size": 4304,
+        "num_heads": 16,
+        "patch_size": 16,
+        "spatial_merge_size": 2,
+        "temporal_patch_size": 2,
+        "out_hidden_size": 4096,
+        "num_position_embeddings": 2304,
+        "deepstack_visual_indexes": [8, 16, 24],
+    },
+    "image_token_id": 151655,
+    "video_token_id": 151656,
+    "vision_start_token_id": 151652,
+    "vision_end_token_id": 151653,
+    "tie_word_embeddings": False,
+}
+"""Qwen/Qwen3-VL-8B-Instruct's config.json: 8.77 B parameters."""
+
 
 class Qwen3VL(Family):
     """Qwen/Qwen3-VL-*-Instruct, dense."""
@@ -46,4 +83,7 @@ QWEN3_VL = Qwen3VL(
     ),
     image_tokens=("<|image_pad|>", "<|vision_start|>", "<|vision_end|>", "<|video_pad|>"),
     smallest_side=28,
+    classes=("Qwen3VLConfig", "Qwen3VLForConditionalGeneration"),
+    shapes={"qwen3_vl_8b": QWEN3_VL_8B},
+    pixels={"shortest_edge": 65536, "longest_edge": 16777216},
 )

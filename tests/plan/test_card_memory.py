@@ -7,9 +7,9 @@ import json
 import pytest
 
 from harness.checkpoints.headers import tensors
-from harness.checkpoints.shape import QWEN3_VL_8B
 from harness.engine import device
 from harness.engine.settings import EngineSettings
+from harness.families.qwen3_vl import QWEN3_VL_8B
 from harness.plan import card_memory
 from harness.record.folder import RunFolder
 from harness.workloads.roofline import decode_step, kv_bytes_per_token
