@@ -140,13 +140,13 @@ def resolve_ignore(patterns: list[str], found: list[Linear]) -> set[str]:
     return {one.name for one in found if any(safe_match(p, one.name) for p in patterns)}
 
 
-def packed_bytes(recipe: Rounding, one: Linear) -> int:
+def packed_bytes(recipe: Rounding, linear: Linear) -> int:
     """Bytes of a packed Linear: weights in int32 words row by row, BF16 scales, the recorded shape (two int64), and
     zero points packed along the output channels when asymmetric (compressed-tensors, pack-quantized format)."""
-    words = -(-one.in_features * recipe.num_bits // 32)
-    groups = 1 if recipe.group_size == -1 else one.in_features // recipe.group_size
-    zero_points = 0 if recipe.symmetric else -(-one.out_features * recipe.num_bits // 32) * 4 * groups
-    return one.out_features * words * 4 + one.out_features * groups * 2 + 16 + zero_points
+    words = -(-linear.in_features * recipe.num_bits // 32)
+    groups = 1 if recipe.group_size == -1 else linear.in_features // recipe.group_size
+    zero_points = 0 if recipe.symmetric else -(-linear.out_features * recipe.num_bits // 32) * 4 * groups
+    return linear.out_features * words * 4 + linear.out_features * groups * 2 + 16 + zero_points
 
 
 def offered_observers(interpreter: Path) -> list[str]:
@@ -211,8 +211,8 @@ def _part_faults(packed: list[Linear], family: Family) -> list[Fault]:
     return faults
 
 
-def _indivisible(recipe: Rounding, one: Linear) -> bool:
-    return recipe.group_size != -1 and one.in_features % recipe.group_size != 0
+def _indivisible(recipe: Rounding, linear: Linear) -> bool:
+    return recipe.group_size != -1 and linear.in_features % recipe.group_size != 0
 
 
 def _shape_faults(recipe: Rounding, packed: list[Linear]) -> list[Fault]:

@@ -20,19 +20,19 @@ from reports.tables import gate as tables
 ANNOTATION = {"fail": "error", "blocked": "error", "inconclusive": "warning"}
 
 
-def junit(name: str, found: Sequence[Verdict]) -> str:
+def junit(name: str, verdicts: Sequence[Verdict]) -> str:
     """JUnit XML (pytest's xunit2): one case a line of the gate, its figures as properties.
 
     A fail is a `failure`; what is blocked or inconclusive is an `error` where it counts and `skipped` where it does not.
     """
     suites = ElementTree.Element("testsuites")
-    bad = [v for v in found if v.outcome == "fail"]
-    unclear = [v for v in found if v.outcome in ("blocked", "inconclusive")]
+    bad = [v for v in verdicts if v.outcome == "fail"]
+    unclear = [v for v in verdicts if v.outcome in ("blocked", "inconclusive")]
     errors = [v for v in unclear if v.required]
-    counts = {"tests": len(found), "failures": len(bad), "errors": len(errors), "skipped": len(unclear) - len(errors)}
+    counts = {"tests": len(verdicts), "failures": len(bad), "errors": len(errors), "skipped": len(unclear) - len(errors)}
     suite = ElementTree.SubElement(suites, "testsuite", {"name": name} | {k: str(v) for k, v in counts.items()})
     suite.set("time", "0")
-    for v in found:
+    for v in verdicts:
         case = ElementTree.SubElement(suite, "testcase", {"classname": f"{name}.{v.kind}", "name": _clean(v.name), "time": "0"})
         properties = ElementTree.SubElement(case, "properties")
         for key, value in _figures(v).items():
@@ -57,10 +57,10 @@ def _clean(text: str) -> str:
     return "".join(c for c in text if c in "\t\n" or (ord(c) >= 32 and not 0xD800 <= ord(c) <= 0xDFFF and ord(c) < 0xFFFE))
 
 
-def github_lines(found: Iterable[Verdict]) -> str:
+def github_lines(verdicts: Iterable[Verdict]) -> str:
     """GitHub's workflow commands, a line for each verdict that is no pass and counts."""
     lines = []
-    for v in found:
+    for v in verdicts:
         kind = ANNOTATION.get(v.outcome)
         if kind and (v.required or v.outcome == "fail"):
             lines.append(f"::{kind} title={_property(f'{v.outcome}: {v.name}')}::{_data(v.reason)}")
@@ -75,9 +75,9 @@ def _property(text: str) -> str:
     return _data(text).replace(":", "%3A").replace(",", "%2C")
 
 
-def summary(name: str, found: Sequence[Verdict], crossings: Iterable[str] = ()) -> str:
+def summary(name: str, verdicts: Sequence[Verdict], crossings: Iterable[str] = ()) -> str:
     """The step summary: the gate's table as Markdown under a heading."""
-    return f"## {name}: {outcome(found)}\n\n{markdown.table(tables.table(found, crossings))}\n"
+    return f"## {name}: {outcome(verdicts)}\n\n{markdown.table(tables.table(verdicts, crossings))}\n"
 
 
 def benchmark(

@@ -61,7 +61,7 @@ class Table:
         columns: list[list[Value]] = []
         for title, cells in zip(self.columns, self.frame.T.values.tolist(), strict=True):
             figures = [cell for cell in cells if isinstance(cell, Figure)]
-            endings = list(dict.fromkeys(ending for one in figures for ending in one.numbers)) or [""]
+            endings = list(dict.fromkeys(ending for figure in figures for ending in figure.numbers)) or [""]
             titles += [title + ending for ending in endings]
             columns += [[_value(cell, ending, ending == endings[0]) for cell in cells] for ending in endings]
         return titles, [list(row) for row in zip(*columns, strict=True)]

@@ -22,14 +22,14 @@ MACHETE_BLOCK = (64, 128)
 """MACHETE_PREPACKED_BLOCK_SHAPE: in_features and out_features are multiples of these."""
 
 
-def merged(one: Linear, among: list[Linear], family: Family) -> tuple[int, int]:
+def merged(linear: Linear, among: list[Linear], family: Family) -> tuple[int, int]:
     """in_features and out_features as vLLM asks for them: q, k, v and gate, up are one layer there."""
-    parent, _, last = one.name.rpartition(".")
+    parent, _, last = linear.name.rpartition(".")
     for group in family.fused:
         if last in group:
             names = {f"{parent}.{name}" for name in group}
-            return one.in_features, sum(x.out_features for x in among if x.name in names)
-    return one.in_features, one.out_features
+            return linear.in_features, sum(x.out_features for x in among if x.name in names)
+    return linear.in_features, linear.out_features
 
 
 def cpu(bits: int, group: int, symmetric: bool, k: int, n: int) -> str:

@@ -46,17 +46,17 @@ def add(verbs: Any) -> None:
     bring.set_defaults(do=_import)
 
 
-def _compare(given: argparse.Namespace) -> int:
+def _compare(args: argparse.Namespace) -> int:
     from harness.compare.everything import compare_all
     from harness.record.folder import RunFolder
     from harness.util.progress import results
     from reports.formats import markdown
     from reports.tables import answers, speed
 
-    run = RunFolder.existing(given.run)
-    earlier = RunFolder.existing(given.baseline) if given.baseline else None
-    found = compare_all(run, earlier, tuple(given.variants) if given.variants else None, given.anyway)
-    if not given.anyway:
+    run = RunFolder.existing(args.run)
+    earlier = RunFolder.existing(args.baseline) if args.baseline else None
+    found = compare_all(run, earlier, tuple(args.variants) if args.variants else None, args.anyway)
+    if not args.anyway:
         Refused.if_any(found.faults)
     shown = [
         answers.accuracy(found.accuracy, found.left_out["accuracy"], found.baseline),
@@ -65,7 +65,7 @@ def _compare(given: argparse.Namespace) -> int:
     ]
     shown = [table for table in shown if len(table.frame) or table.notes]
     warnings = [f"WARNING, not measured alike: {fault}" for fault in found.faults]
-    if given.markdown:
+    if args.markdown:
         print("\n\n".join([*warnings, *(markdown.table(table) for table in shown)]))
     else:
         for warning in warnings:
@@ -75,7 +75,7 @@ def _compare(given: argparse.Namespace) -> int:
     return 0
 
 
-def _gate(given: argparse.Namespace) -> int:
+def _gate(args: argparse.Namespace) -> int:
     from harness.compare.gate import judge, outcome, status
     from harness.compare.runs import compare_run
     from harness.compare.trials import compare_speed, crossovers
@@ -86,28 +86,28 @@ def _gate(given: argparse.Namespace) -> int:
     from reports import ci
     from reports.tables import gate
 
-    run = RunFolder.existing(given.run)
-    earlier = RunFolder.existing(given.baseline) if given.baseline else None
+    run = RunFolder.existing(args.run)
+    earlier = RunFolder.existing(args.baseline) if args.baseline else None
     facts = run.read()
-    policy = load_policy(given.policy) if given.policy else policy_of(facts.suite.get("gate") or {}, run.path / "run.json")
+    policy = load_policy(args.policy) if args.policy else policy_of(facts.suite.get("gate") or {}, run.path / "run.json")
     # Not after the verdict: a gate that could not write would end like one that failed.
-    Refused.if_any(_unwritable("--junit", given.junit))
-    Refused.if_any(_unwritable("--benchmark-json", given.benchmark_json))
-    Refused.if_any(_unwritable("--pytest-benchmark-json", given.pytest_benchmark_json))
+    Refused.if_any(_unwritable("--junit", args.junit))
+    Refused.if_any(_unwritable("--benchmark-json", args.benchmark_json))
+    Refused.if_any(_unwritable("--pytest-benchmark-json", args.pytest_benchmark_json))
     found = judge(run, policy, earlier)
     crossings = crossovers(compare_speed(run, facts.baseline)[0])
     name = run.suite_name
     results().print(gate.table(found, crossings).rich())
     records = list(run.records())
-    if given.junit:
-        files.write_text(given.junit, ci.junit(name, found))
-    if given.benchmark_json:
+    if args.junit:
+        files.write_text(args.junit, ci.junit(name, found))
+    if args.benchmark_json:
         bigger, smaller = ci.benchmark(records, compare_run(run, facts.baseline)[0])
-        files.write_json(given.benchmark_json, bigger)
-        files.write_json(given.benchmark_json.with_suffix(".smaller.json"), smaller)
-    if given.pytest_benchmark_json:
-        files.write_json(given.pytest_benchmark_json, ci.pytest_benchmark(records))
-    if given.github:
+        files.write_json(args.benchmark_json, bigger)
+        files.write_json(args.benchmark_json.with_suffix(".smaller.json"), smaller)
+    if args.pytest_benchmark_json:
+        files.write_json(args.pytest_benchmark_json, ci.pytest_benchmark(records))
+    if args.github:
         print(ci.github_lines(found))
         step = os.environ.get("GITHUB_STEP_SUMMARY")
         if step:
@@ -125,19 +125,19 @@ def _unwritable(option: str, path: Path | None) -> list[Fault]:
     return [Fault(f"{option} {path}", f"cannot be written: {why}", "name a file")] if why else []
 
 
-def _import(given: argparse.Namespace) -> int:
+def _import(args: argparse.Namespace) -> int:
     from harness.record.folder import RunFolder
     from harness.workloads import kinds
     from harness.workloads.imported import Place, import_files
 
-    if not given.variant.strip() or "/" in given.variant:
-        raise Refused(Fault("--variant", f"is {given.variant!r}", "a name without a slash"))
+    if not args.variant.strip() or "/" in args.variant:
+        raise Refused(Fault("--variant", f"is {args.variant!r}", "a name without a slash"))
     benched = [name for name, kind in kinds().items() if kind.under_load]
-    if given.workload and given.workload not in benched:
-        what = f"is {given.workload!r}{nearest(given.workload, benched)}"
+    if args.workload and args.workload not in benched:
+        what = f"is {args.workload!r}{nearest(args.workload, benched)}"
         raise Refused(Fault("--workload", what, f"one of {', '.join(benched)}"))
-    place = Place(given.variant, given.load, given.workload, given.device)
-    for record in import_files(RunFolder(given.run), given.files, place):
+    place = Place(args.variant, args.load, args.workload, args.device)
+    for record in import_files(RunFolder(args.run), args.files, place):
         note = "" if record.status == "done" else f"\t{record.status}: {record.reason}"
         print(f"{record.cell.label}\t{record.imported_from}{note}")
     return 0

@@ -142,15 +142,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
 
 
-def _told(faults: Sequence[Fault], given: argparse.Namespace) -> list[Fault]:
+def _told(faults: Sequence[Fault], args: argparse.Namespace) -> list[Fault]:
     """A line for each thing that is wrong, with the line of the suite file where that is to be mended."""
     found = condensed(faults)
-    if "suite" not in given:
+    if "suite" not in args:
         return found
     from harness.suite import yaml_faults
     from harness.workloads import workload_names
 
-    return yaml_faults.located(found, given.suite, given.overrides, workload_names())
+    return yaml_faults.located(found, args.suite, args.overrides, workload_names())
 
 
 def _terminated(*_: object) -> None:
@@ -158,26 +158,26 @@ def _terminated(*_: object) -> None:
     raise KeyboardInterrupt
 
 
-def _suite_and_folder(given: argparse.Namespace):  # type: ignore[no-untyped-def]
+def _suite_and_folder(args: argparse.Namespace):  # type: ignore[no-untyped-def]
     from harness.record.folder import RunFolder
     from harness.suite.schema import load_suite
 
-    named = {"executor": given.executor, "cluster.address": given.address}
-    overrides = [*given.overrides, *(f"{key}={json.dumps(value)}" for key, value in named.items() if value is not None)]
-    suite = load_suite(given.suite, overrides)
-    return suite, RunFolder(given.output or Path("results") / suite.name)
+    named = {"executor": args.executor, "cluster.address": args.address}
+    overrides = [*args.overrides, *(f"{key}={json.dumps(value)}" for key, value in named.items() if value is not None)]
+    suite = load_suite(args.suite, overrides)
+    return suite, RunFolder(args.output or Path("results") / suite.name)
 
 
-def _run(given: argparse.Namespace) -> int:
+def _run(args: argparse.Namespace) -> int:
     from harness.run import lost_questions
     from harness.run.execute import run_suite
     from harness.util import files
     from harness.util.progress import Reporter, results
     from reports import tables
 
-    suite, folder = _suite_and_folder(given)
+    suite, folder = _suite_and_folder(args)
     with Reporter() as report:
-        _, failures = run_suite(suite, folder, given.checkpoints, report, given.only, given.fresh)
+        _, failures = run_suite(suite, folder, args.checkpoints, report, args.only, args.fresh)
         report.stage("keeping the questions that were lost")
         lost_questions.keep(folder, report.line)
     tables.show(folder, results())
@@ -188,9 +188,9 @@ def _run(given: argparse.Namespace) -> int:
     return 1 if failures else 0
 
 
-def _plan(given: argparse.Namespace) -> int:
+def _plan(args: argparse.Namespace) -> int:
     # A suite that is wrong is refused before anything heavy is imported.
-    suite, folder = _suite_and_folder(given)
+    suite, folder = _suite_and_folder(args)
     from harness.cli import planned as report
     from harness.plan.plan import make_plan
     from harness.run.execute import preflight, refusals
@@ -198,77 +198,77 @@ def _plan(given: argparse.Namespace) -> int:
     from harness.util.progress import results
 
     with executor(suite) as where:
-        plan = make_plan(suite, given.checkpoints, given.only)
+        plan = make_plan(suite, args.checkpoints, args.only)
         report.show(plan, folder, results(), where)
-        Refused.if_any(refusals(plan, folder, given.checkpoints, where) or preflight(plan, folder))
+        Refused.if_any(refusals(plan, folder, args.checkpoints, where) or preflight(plan, folder))
     return 0
 
 
-def _quantize(given: argparse.Namespace) -> int:
+def _quantize(args: argparse.Namespace) -> int:
     from harness.plan.plan import make_plan
     from harness.run.execute import build_variants, folder_faults
     from harness.run.executors import executor
     from harness.util.progress import Reporter
 
-    suite, folder = _suite_and_folder(given)
+    suite, folder = _suite_and_folder(args)
     with executor(suite) as where, Reporter() as report:
-        plan = make_plan(suite, given.checkpoints, given.only)
+        plan = make_plan(suite, args.checkpoints, args.only)
         # To build it again is the remedy for a damaged product, so its fault does not stand in the way.
-        faults = [*folder_faults(plan, folder, given.checkpoints), *plan.faults]
-        Refused.if_any(f for f in faults if not (given.force and isinstance(f, Damaged)))
-        variants = [v for v in plan.variants if v.recipe] if given.force else plan.to_build()
-        failures = build_variants(plan, variants, folder.logs, where, report, given.force)
-    for variant in make_plan(suite, given.checkpoints, given.only).variants:
+        faults = [*folder_faults(plan, folder, args.checkpoints), *plan.faults]
+        Refused.if_any(f for f in faults if not (args.force and isinstance(f, Damaged)))
+        variants = [v for v in plan.variants if v.recipe] if args.force else plan.to_build()
+        failures = build_variants(plan, variants, folder.logs, where, report, args.force)
+    for variant in make_plan(suite, args.checkpoints, args.only).variants:
         print(f"{variant.name}\t{variant.path}\t{'ready' if variant.built else 'not built'}")
     for failure in failures:
         print(f"failed: {failure}", file=sys.stderr)
     return 1 if failures else 0
 
 
-def _verify(given: argparse.Namespace) -> int:
+def _verify(args: argparse.Namespace) -> int:
     from harness.checkpoints import verify
     from harness.checkpoints.locate import resolve_model
     from harness.util.progress import results
     from reports.tables import checkpoint as report
 
-    found = verify.verify(resolve_model(given.checkpoint), resolve_model(given.source) if given.source else None)
-    if given.json:
+    found = verify.verify(resolve_model(args.checkpoint), resolve_model(args.source) if args.source else None)
+    if args.json:
         print(found.model_dump_json(indent=1))
     else:
         report.show(found, results())
     return 1 if found.faults else 0
 
 
-def _infer(given: argparse.Namespace) -> int:
+def _infer(args: argparse.Namespace) -> int:
     from harness.run.infer import infer
     from harness.util.progress import Reporter
 
     with Reporter() as report:
-        answer = infer(given.checkpoint, given.image, given.prompt, given.max_tokens, given.max_model_len, report)
+        answer = infer(args.checkpoint, args.image, args.prompt, args.max_tokens, args.max_model_len, report)
     print(answer)
     return 0
 
 
-def _fetch(given: argparse.Namespace) -> int:
+def _fetch(args: argparse.Namespace) -> int:
     from harness.hub.fetch import fetch
     from harness.util.progress import Reporter
 
     with Reporter() as report:
-        folder = fetch(given.kind, given.name, given.source, given.revision, given.output, report)
+        folder = fetch(args.kind, args.name, args.source, args.revision, args.output, report)
     print(folder)
     return 0
 
 
-def _tune(given: argparse.Namespace) -> int:
+def _tune(args: argparse.Namespace) -> int:
     from harness.compare import tune
     from harness.run.execute import run_suite
     from harness.util.progress import Reporter, results
     from reports.tables import speed
 
-    suite, folder = _suite_and_folder(given)
+    suite, folder = _suite_and_folder(args)
     settings = tune.settings_of(suite)
     with Reporter() as report:
-        _, failures = run_suite(suite, folder, given.checkpoints, report, given.only)
+        _, failures = run_suite(suite, folder, args.checkpoints, report, args.only)
     axis = folder.read().settings
     comparisons, faults = tune.compare_settings(list(folder.records()), axis)
     console = results()
@@ -279,12 +279,12 @@ def _tune(given: argparse.Namespace) -> int:
     return 1 if failures else 0
 
 
-def _shape(given: argparse.Namespace) -> int:
+def _shape(args: argparse.Namespace) -> int:
     from harness.checkpoints import shape
     from harness.util import environments
 
     environments.prepare_imports()
-    print(shape.make(given.name, given.output))
+    print(shape.make(args.name, args.output))
     return 0
 
 

@@ -28,27 +28,27 @@ def add(verbs: Any) -> None:
     publish.set_defaults(do=_publish)
 
 
-def _publish(given: argparse.Namespace) -> int:
+def _publish(args: argparse.Namespace) -> int:
     from harness.util.progress import Reporter
     from reports.card import publish
 
-    if given.create != bool(given.visibility):
+    if args.create != bool(args.visibility):
         raise Refused(Fault("--create and --visibility", "belong together", "--create --visibility private, or public"))
     request = publish.Request(
-        given.runs,
-        given.repo,
-        given.revision,
-        given.variant,
-        given.base_model,
-        given.lang,
-        given.model_index,
-        given.weights,
-        given.apply,
-        given.anyway,
+        args.runs,
+        args.repo,
+        args.revision,
+        args.variant,
+        args.base_model,
+        args.lang,
+        args.model_index,
+        args.weights,
+        args.apply,
+        args.anyway,
     )
     with Reporter() as report:
-        if given.create:
-            publish.create(given.repo, given.visibility, report)
+        if args.create:
+            publish.create(args.repo, args.visibility, report)
         else:
             publish.publish(request, report, show=print)
     return 0

@@ -35,48 +35,48 @@ def add(verbs: Any) -> None:
     pick.set_defaults(do=_pick)
 
 
-def _report(given: argparse.Namespace) -> int:
+def _report(args: argparse.Namespace) -> int:
     from harness.record.folder import RunFolder
     from harness.run import lost_questions
     from harness.util import files
     from reports.page import html
 
-    run = RunFolder.existing(given.run)
-    if given.questions:
+    run = RunFolder.existing(args.run)
+    if args.questions:
         lost_questions.keep(run, lambda line: print(line, file=sys.stderr))
-    if given.html is None:
-        return _print(given, run)
-    path = run.path / "report.html" if given.html == Path() else given.html
+    if args.html is None:
+        return _print(args, run)
+    path = run.path / "report.html" if args.html == Path() else args.html
     if path.is_dir():
         raise Refused(Fault("--html", f"{path} is a folder", "name a file"))
-    files.write_text(path, html.page(run, given.lang))
+    files.write_text(path, html.page(run, args.lang))
     print(path)
     return 0
 
 
-def _print(given: argparse.Namespace, run: Any) -> int:
+def _print(args: argparse.Namespace, run: Any) -> int:
     from harness.util.progress import results
     from reports import tables
     from reports.formats import MARKDOWN
 
-    if given.form is MARKDOWN and not given.table and given.lang == "en":
+    if args.form is MARKDOWN and not args.table and args.lang == "en":
         print(tables.markdown(run))
         return 0
-    made = tables.chosen(run, given.table, given.lang)
-    if given.form:
-        print(given.form.write(made), end="")
+    made = tables.chosen(run, args.table, args.lang)
+    if args.form:
+        print(args.form.write(made), end="")
     else:
         for table in made:
             results().print(table.rich())
     return 0
 
 
-def _pick(given: argparse.Namespace) -> int:
+def _pick(args: argparse.Namespace) -> int:
     from harness.record.folder import RunFolder
     from harness.util.progress import results
     from reports.pick import pick
 
-    found = pick(RunFolder.existing(given.run), given.max_weights_gib, given.min_recovery)
+    found = pick(RunFolder.existing(args.run), args.max_weights_gib, args.min_recovery)
     results().print(found.table().rich())
     print(found.chosen.name if found.chosen else "none")
     return found.status

@@ -206,9 +206,9 @@ class Comparing:
         return self.found, self.faults
 
 
-def _same(one: Record, two: Record) -> bool:
+def _same(baseline: Record, candidate: Record) -> bool:
     """Whether two Records are one checkpoint measured twice in one Run."""
-    a, b = one.provenance.identity, two.provenance.identity
+    a, b = baseline.provenance.identity, candidate.provenance.identity
     return a.get("checkpoint") == b.get("checkpoint") and a.get("repeat") != b.get("repeat")
 
 

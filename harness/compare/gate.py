@@ -155,13 +155,13 @@ def _unpaired(record: Record) -> int:
     return score.n or 0 if bare and score is not None else 0
 
 
-def _accuracy_lines(found: Sequence[Comparison], policy: AccuracyPolicy, against: str) -> Iterator[Verdict]:
+def _accuracy_lines(comparisons: Sequence[Comparison], policy: AccuracyPolicy, against: str) -> Iterator[Verdict]:
     """A line for each task and total. A Run of one task has no total: the task is it."""
-    known = dict.fromkeys(["all", *(c.task for c in found)])
-    strange = [task for task in policy.tasks if found and task not in known]
+    known = dict.fromkeys(["all", *(c.task for c in comparisons)])
+    strange = [task for task in policy.tasks if comparisons and task not in known]
     Refused.if_any(Fault("gate.accuracy.tasks", f"no candidate was asked {t!r}{nearest(t, known)}") for t in strange)
-    with_total = {c.candidate for c in found if c.total}
-    for c in found:
+    with_total = {c.candidate for c in comparisons if c.total}
+    for c in comparisons:
         total = c.total or c.candidate not in with_total
         yield _accuracy(c, policy, against, required=c.task in policy.tasks or (total and "all" in policy.tasks))
 

@@ -57,4 +57,4 @@ def together(parts: tuple[Pictures, ...]) -> Pictures:
     """The groups of several tasks; pictures that two of them show are one group. Kept for the next candidate."""
     # A document without pictures is named by its number, which means something in its own task alone.
     names = [name if isinstance(name, str) else (part, name) for part, one in enumerate(parts) for name in one.names]
-    return Pictures(names, np.concatenate([one.sums for one in parts]), np.concatenate([one.sizes for one in parts]))
+    return Pictures(names, np.concatenate([part.sums for part in parts]), np.concatenate([part.sizes for part in parts]))

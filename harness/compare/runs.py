@@ -79,9 +79,9 @@ def _accuracy_records(runs: Iterable[RunFolder]) -> dict[tuple[int, str], dict[s
     """The accuracy Records by the id of their Run's object and their variant, and below that by task."""
     found: dict[tuple[int, str], dict[str, Record]] = defaultdict(dict)
     for number, run in {id(run): run for run in runs}.items():
-        for one in run.records():
-            if one.cell.workload in workload_names("answers"):
-                found[number, one.cell.variant][one.cell.point["task"]] = one
+        for record in run.records():
+            if record.cell.workload in workload_names("answers"):
+                found[number, record.cell.variant][record.cell.point["task"]] = record
     return found
 
 

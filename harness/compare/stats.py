@@ -205,9 +205,9 @@ def adjusted(total: float, squares: float, pairs: int, level: float = 0.95) -> I
     return Interval(middle, middle - reach, middle + reach, level)
 
 
-def wider(one: Interval, other: Interval) -> Interval:
+def wider(interval: Interval, other: Interval) -> Interval:
     """The value of `one` with the outer bounds of both."""
-    return Interval(one.value, min(one.low, other.low), max(one.high, other.high), one.level)
+    return Interval(interval.value, min(interval.low, other.low), max(interval.high, other.high), interval.level)
 
 
 def _draw(kinds: NDArray[Any], counts: NDArray[Any], resamples: int, seed: int) -> NDArray[Any]:

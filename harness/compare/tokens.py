@@ -62,7 +62,7 @@ def compare_tokens(baseline: Sequence[TokenScores], candidate: Sequence[TokenSco
 def compare_divergence(run: RunFolder, baseline: str) -> tuple[list[Divergence], list[Fault]]:
     """Every candidate of a Run whose divergence was measured; a fault for each that cannot be compared."""
     records: dict[str, Record] = {r.cell.variant: r for r in run.records() if r.cell.workload in workload_names("tokens")}
-    found: list[Divergence] = []
+    divergences: list[Divergence] = []
     faults: list[Fault] = []
     for arms in arms_of(run.read(), records.values(), baseline):
         before, after = records.get(arms.baseline), records[arms.candidate]
@@ -78,7 +78,7 @@ def compare_divergence(run: RunFolder, baseline: str) -> tuple[list[Divergence],
         rows = [list(run.rows(r.cell.key, TokenScores)) for r in (before, after)]
         noise = before.provenance.identity.get("checkpoint") == after.provenance.identity.get("checkpoint")
         try:
-            found.append(compare_tokens(rows[0], rows[1], arms, noise))
+            divergences.append(compare_tokens(rows[0], rows[1], arms, noise))
         except ValueError as error:
             faults.append(Unlike(where, str(error)))
-    return found, faults
+    return divergences, faults

@@ -66,7 +66,9 @@ def winners(comparisons: Iterable[SpeedComparison], axis: Axis) -> list[Winner]:
 
     Shown at 5 % over all that were looked at: of twenty settings that change nothing, one has an interval above 1.
     """
-    looked_at = [one for one in comparisons if one.metric == HEADLINE and "input-bound" not in one.labels]
+    looked_at = [
+        comparison for comparison in comparisons if comparison.metric == HEADLINE and "input-bound" not in comparison.labels
+    ]
     judged = [one for one in looked_at if one.p == one.p]
     adjusted = stats.holm([one.p for one in judged])
     faster = [one for one, p in zip(judged, adjusted, strict=True) if p < LEVEL and one.speedup.value > 1]
@@ -75,7 +77,7 @@ def winners(comparisons: Iterable[SpeedComparison], axis: Axis) -> list[Winner]:
         points[axis[one.candidate][0], one.place].append(one)
     found = []
     for (variant, place), rivals in points.items():
-        best = max((one for one in rivals if one in faster), key=lambda one: one.speedup.value, default=None)
+        best = max((rival for rival in rivals if rival in faster), key=lambda one: one.speedup.value, default=None)
         _, setting = axis[best.candidate if best else rivals[0].baseline]
         found.append(Winner(variant, place, setting, best))
     return found

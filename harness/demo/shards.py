@@ -52,16 +52,16 @@ def labels_of(skill: str, values: tuple[int, ...]) -> list[int]:
     return classes + [IGNORE] * (LABEL_SLOTS - len(classes))
 
 
-def encode(tokenizer: PreTrainedTokenizerFast, made: Sequence[Made], text_tokens: int) -> Samples:
+def encode(tokenizer: PreTrainedTokenizerFast, documents: Sequence[Made], text_tokens: int) -> Samples:
     """Arrays of some questions; raises ValueError if one does not fit into `text_tokens`."""
-    count = len(made)
+    count = len(documents)
     pixels = np.empty((count, drawing.SIZE, drawing.SIZE, 3), np.uint8)
     tokens = np.full((count, text_tokens), tokenizer.pad_token_id, np.int16)
     spans = np.empty((count, 2), np.int16)
     labels = np.empty((count, LABEL_SLOTS), np.int16)
-    prompts = tokenizer([words.after_image(q.question) for q, _ in made])["input_ids"]
-    answers = tokenizer([q.answer + words.END for q, _ in made])["input_ids"]
-    for row, ((question, values), prompt, answer) in enumerate(zip(made, prompts, answers, strict=True)):
+    prompts = tokenizer([words.after_image(q.question) for q, _ in documents])["input_ids"]
+    answers = tokenizer([q.answer + words.END for q, _ in documents])["input_ids"]
+    for row, ((question, values), prompt, answer) in enumerate(zip(documents, prompts, answers, strict=True)):
         if len(prompt) + len(answer) > text_tokens:
             raise ValueError(f"{question.id} needs {len(prompt) + len(answer)} tokens, there is room for {text_tokens}")
         pixels[row] = np.asarray(question.image)

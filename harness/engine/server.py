@@ -69,9 +69,9 @@ class Engine:
         except OSError as error:
             raise CellFailed(f"the server at {self.url} does not answer: {error} (log: {self.log})") from None
         for line in text.splitlines():
-            found = re.match(r"vllm:(\w+)(?:\{[^}]*\})? ([-+.\deEinfNa]+)$", line)
-            if found:
-                totals[found[1]] = totals.get(found[1], 0.0) + float(found[2])
+            match = re.match(r"vllm:(\w+)(?:\{[^}]*\})? ([-+.\deEinfNa]+)$", line)
+            if match:
+                totals[match[1]] = totals.get(match[1], 0.0) + float(match[2])
         return totals
 
     def chat(self, content: list[dict[str, Any]], max_tokens: int, timeout_s: float = 600) -> dict[str, Any]:

@@ -79,8 +79,8 @@ class Family:
 
     def layer_of(self, module: str) -> str:
         """The decoder layer that a module lies in, or nothing."""
-        found = re.match(self.decoder_layer, module)
-        return found.group(0) if found else ""
+        match = re.match(self.decoder_layer, module)
+        return match.group(0) if match else ""
 
     def module_of(self, name: str) -> str:
         """A module's name where the checkpoint's tensors are named `name`."""

@@ -183,6 +183,6 @@ def unreachable(host: str, error: Exception, status: int | None) -> Unreachable:
     text = ""
     with contextlib.suppress(Exception):
         text = f"{error} {error.__cause__ or error.__context__ or ''}"
-    found = re.search(r"\[Errno -?\d+\] ([A-Za-z ,]+)|(timed out)|(SSL|certificate)|(HF_HUB_OFFLINE)", text)
-    reason = next((g for g in found.groups() if g), "") if found else type(error).__name__
+    match = re.search(r"\[Errno -?\d+\] ([A-Za-z ,]+)|(timed out)|(SSL|certificate)|(HF_HUB_OFFLINE)", text)
+    reason = next((g for g in match.groups() if g), "") if match else type(error).__name__
     return Unreachable(f"{host} cannot be reached ({reason.strip()})")

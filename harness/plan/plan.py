@@ -276,7 +276,7 @@ def _calibration_faults(suite: Suite, recipes: Iterable[Recipe | None]) -> list[
 
 def _twins(plan: Plan) -> list[Fault]:
     """Two variants that are one checkpoint would share their Cells; `repeat` tells them apart on purpose."""
-    found: list[Fault] = []
+    faults: list[Fault] = []
     seen: dict[tuple[str, int, str], str] = {}
     for variant in (v for v in plan.variants if v.origin != "run"):
         # A recipe that is not built yet is told by its folder, whose name ends in the recipe's hash.
@@ -284,7 +284,7 @@ def _twins(plan: Plan) -> list[Fault]:
         what = variant.content or unbuilt
         same = (what, plan.suite.variants[variant.name].repeat, str(plan.suite.engine_of(variant.name)))
         if same in seen:
-            found.append(
+            faults.append(
                 Fault(
                     f"variants.{variant.name}",
                     f"is the same checkpoint as {seen[same]}",
@@ -295,7 +295,7 @@ def _twins(plan: Plan) -> list[Fault]:
     taken = {cell.id.key: cell.variant for cell in plan.every if cell.taken}
     doubled = {c.variant: taken[c.id.key] for c in plan.every if taken and c.identity and not c.taken and c.id.key in taken}
     right = "leave one of them out, or give it `repeat: 1`"
-    return found + [Fault(f"variants.{a}", f"has Cells that {b} takes over from its Run", right) for a, b in doubled.items()]
+    return faults + [Fault(f"variants.{a}", f"has Cells that {b} takes over from its Run", right) for a, b in doubled.items()]
 
 
 def _random_faults(plan: Plan) -> list[Fault]:

@@ -93,7 +93,7 @@ def _chain(plan: Plan, name: str, folder: Path, cells: list[PlannedCell], every:
         Group(number + i, replace(variant, fit=None), tuple(mine), files.shown(variant.path), plan.random_weights(variant.name))
         for i, (variant, mine) in enumerate(plan.turns(cells), 1)
     )
-    # What is measured against the baseline's answers waits for them (measure.group); without other Cells it comes after.
+    # What is measured against the baseline's answers waits for them (measure.measure_group); without others it comes after.
     baseline = plan.suite.baseline
     alone = all(kind_of(c.workload).relative_to for c in cells)
     starts_from = {kind_of(c.workload).relative_to for c in cells}

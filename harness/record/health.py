@@ -29,12 +29,12 @@ Answers = Sequence[Sample | Row]
 def loops(sample: Sample | Row) -> bool:
     """Whether a response is one unit over and over, to its end, and not because that was the right answer."""
     text = sample.response.strip()
-    found = LOOP.match(text)
-    if not found or text == sample.target.strip():
+    match = LOOP.match(text)
+    if not match or text == sample.target.strip():
         return False
-    rest = text[found.end() :]
+    rest = text[match.end() :]
     # Cut by length, the last repetition is a part of the unit.
-    return found[1].startswith(rest) and len(text) >= 4
+    return match[1].startswith(rest) and len(text) >= 4
 
 
 def looped(samples: Answers) -> float:

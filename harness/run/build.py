@@ -54,7 +54,7 @@ def tasks(plan: Plan, variants: Sequence[PlannedVariant], logs: Path, where: Exe
             Work(
                 name=f"build of {', '.join(cell.name for cell in job)}",
                 work=build,
-                given=Build(whole, logs, name),
+                argument=Build(whole, logs, name),
                 memory=int(asked * 2**30) if asked else SOURCE_SIZES * size,
             )
         )

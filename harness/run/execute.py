@@ -55,7 +55,7 @@ def _make_ready(plan: Plan, folder: RunFolder, where: Executor, session: Session
     # A run that is about to be refused must not disturb the one that measures.
     if where.here and not plan.to_build() and not files.held(_lock_of(folder)):
         for task in measuring(plan, folder, where, fresh)[:1]:
-            measure.make_ready(task.given, session)
+            measure.make_ready(task.argument, session)
 
 
 @contextlib.contextmanager
@@ -103,10 +103,10 @@ def _carry_out(
     tasks = measuring(plan, folder, where)
     if isinstance(folder, remote.Mirrored):
         report.stage(f"sending checkpoints to {store_of(plan.suite)}")
-        remote.send([task.given for task in tasks], folder)
+        remote.send([task.argument for task in tasks], folder)
     if where.here:
         # In this very process the chain goes on with what was made ready in it.
-        tasks = [replace(task, work=partial(measure.chain, session=session)) for task in tasks]
+        tasks = [replace(task, work=partial(measure.measure_chain, session=session)) for task in tasks]
     failures += finish(tasks, where, report)
     for cell in plan.cells:
         if cell.identity is not None:
@@ -130,7 +130,7 @@ def measuring(plan: Plan, folder: RunFolder, where: Executor, fresh: bool = Fals
 
 def _task(chain: Chain) -> Work:
     alone = chain.timed and not chain.suite.cluster.beside
-    return Work(chain.name, measure.chain, chain, gpus=chain.gpus, alone=alone, after=chain.after)
+    return Work(chain.name, measure.measure_chain, chain, gpus=chain.gpus, alone=alone, after=chain.after)
 
 
 def finish(tasks: list[Work], where: Executor, report: Reporter) -> list[str]:
@@ -141,7 +141,7 @@ def finish(tasks: list[Work], where: Executor, report: Reporter) -> list[str]:
         for task, outcome in where.run(tasks, report):
             failures += outcome.failures
             if outcome.busy:
-                left.append(replace(task, given=task.given.only(set(outcome.busy))))
+                left.append(replace(task, argument=task.argument.only(set(outcome.busy))))
                 report.stage(f"waiting for {outcome.holder}, which has {task.name} in hand")
         if left:
             time.sleep(WAIT_S)

@@ -33,26 +33,26 @@ DYING_S = 5.0
 """How long after a failed Cell an engine may still end before it is taken for alive, in seconds."""
 
 
-def chain(given: Chain, report: Reporter, session: Session | None = None, each: Each | None = None) -> WorkResult:
+def measure_chain(chain: Chain, report: Reporter, session: Session | None = None, each: Each | None = None) -> WorkResult:
     """Measure what is missing of a chain and nobody else has in hand.
 
-    session: one in which something was made ready; without it the chain has its own. each: in the place of `group`.
+    session: one in which something was made ready; without it the chain has its own. each: in the place of `measure_group`.
     """
     failures: list[str] = []
     later: list[str] = []
     with (
         contextlib.nullcontext(session) if session else Session() as session,
-        remote.here(given) as (given, folder),
-        Claims(given.folder) as claims,
+        remote.here(chain) as (chain, folder),
+        Claims(chain.folder) as claims,
     ):
-        missing = [c.id.key for c in given.cells if not is_done(folder, c.id.key)]
-        awaited = claims.elsewhere(_awaited(given, folder))
+        missing = [c.id.key for c in chain.cells if not is_done(folder, c.id.key)]
+        awaited = claims.elsewhere(_awaited(chain, folder))
         # Without the baseline's answers an engine would be started twice: the whole chain waits for them.
         mine = set() if awaited else set(claims.take(missing))
         busy = [key for key in missing if key not in mine]
         holder = claims.holder((awaited or busy)[0]) if busy else ""
         # Another run may have finished some between our looking and our taking them.
-        left = given.only({c.id.key for c in given.cells if c.id.key in mine and not is_done(folder, c.id.key)})
+        left = chain.only({c.id.key for c in chain.cells if c.id.key in mine and not is_done(folder, c.id.key)})
         if left.groups:
             make_ready(left, session)
             report.stage("waiting for vLLM's imports")
@@ -60,34 +60,34 @@ def chain(given: Chain, report: Reporter, session: Session | None = None, each: 
             report.stage("measuring what the device can do")
             for kind in _kinds(left):
                 kind.before_engines(session)
-        for one in left.groups:
-            outcome = (each or group)(left, one, folder, session, report)
+        for group in left.groups:
+            outcome = (each or measure_group)(left, group, folder, session, report)
             failures, later, holder = failures + outcome.failures, later + outcome.busy, outcome.holder or holder
     return WorkResult(failures, [*busy, *later], holder)
 
 
-def make_ready(given: Chain, session: Session) -> None:
+def make_ready(chain: Chain, session: Session) -> None:
     """Start the processes that import what the chain's first group needs; they go on by themselves."""
-    _ahead_for(given, given.groups[0], session)
-    for kind in _kinds(given):
+    _ahead_for(chain, chain.groups[0], session)
+    for kind in _kinds(chain):
         kind.start(session)
 
 
-def _kinds(given: Chain) -> list[type[Workload]]:
-    return [kind_of(name) for name in dict.fromkeys(c.workload for c in given.cells)]
+def _kinds(chain: Chain) -> list[type[Workload]]:
+    return [kind_of(name) for name in dict.fromkeys(c.workload for c in chain.cells)]
 
 
-def _ahead_for(given: Chain, one: Group, session: Session) -> None:
+def _ahead_for(chain: Chain, group: Group, session: Session) -> None:
     """Start the process that will be a group's engine."""
-    session.make_ahead(one.variant.path, given.suite.engine_of(one.variant.name))
+    session.make_ahead(group.variant.path, chain.suite.engine_of(group.variant.name))
 
 
-def _awaited(given: Chain, folder: RunFolder) -> list[str]:
+def _awaited(chain: Chain, folder: RunFolder) -> list[str]:
     """The baseline's Cells that a chain starts from, does not measure itself, and that are not done."""
-    if not any(map(_relative, given.cells)):
+    if not any(map(_relative, chain.cells)):
         return []
-    own = {c.id.key for c in given.cells}
-    return [key for key in given.reference.values() if key not in own and not is_done(folder, key)]
+    own = {c.id.key for c in chain.cells}
+    return [key for key in chain.reference.values() if key not in own and not is_done(folder, key)]
 
 
 def _relative(cell: PlannedCell) -> bool:
@@ -100,15 +100,15 @@ def is_done(folder: RunFolder, key: str) -> bool:
     return record is not None and record.status == "done"
 
 
-def strange(suite: Suite, one: Group) -> str | None:
+def strange(suite: Suite, group: Group) -> str | None:
     """Why this process would measure other Cells than those that were planned, or None: the keys are made once more."""
-    if not one.variant.path.is_dir() or content_hash(one.variant.path) != one.variant.content:
-        return f"{one.variant.path} is another checkpoint here than where the run was planned, or is not there"
+    if not group.variant.path.is_dir() or content_hash(group.variant.path) != group.variant.content:
+        return f"{group.variant.path} is another checkpoint here than where the run was planned, or is not there"
     specs = dict(suite.workloads.asked())
-    for cell in one.cells:
+    for cell in group.cells:
         assert cell.identity is not None
         measured = kind_of(cell.workload)().identity(specs[cell.workload], cell.point)
-        mine = cell_identity(suite, one.variant, cell.workload, cell.identity["measured"] | measured)
+        mine = cell_identity(suite, group.variant, cell.workload, cell.identity["measured"] | measured)
         differ = [key for key in mine if mine[key] != cell.identity.get(key)]
         if differ:
             key = differ[0]
@@ -118,17 +118,17 @@ def strange(suite: Suite, one: Group) -> str | None:
     return None
 
 
-def group(given: Chain, one: Group, folder: RunFolder, session: Session, report: Reporter) -> WorkResult:
+def measure_group(chain: Chain, group: Group, folder: RunFolder, session: Session, report: Reporter) -> WorkResult:
     """Start one engine and measure a group's Cells with it."""
-    suite, variant = given.suite, one.variant
-    log = folder.logs / f"{one.number}-{variant.name}.log"
+    suite, variant = chain.suite, group.variant
+    log = folder.logs / f"{group.number}-{variant.name}.log"
     settings = suite.engine_of(variant.name)
-    reason = strange(suite, one)
+    reason = strange(suite, group)
     if reason is None and (held := card_memory.free_faults(settings)):
         reason = str(held[0])
     if reason is not None:
         report.line(f"FAILED {variant.name}: {reason}")
-        return WorkResult([f"{cell.label} failed: the engine was not started: {reason}" for cell in one.cells])
+        return WorkResult([f"{cell.label} failed: the engine was not started: {reason}" for cell in group.cells])
     failures, later = [], []
     report.stage(f"starting vLLM on {variant.name}")
     try:
@@ -140,23 +140,23 @@ def group(given: Chain, one: Group, folder: RunFolder, session: Session, report:
             lambda stage: report.stage(f"starting vLLM on {variant.name}: {stage}"),
         ) as running:
             report.line(f"vLLM serves {variant.name} after {running.facts.start_s:.1f} s, imports included")
-            after = next((g for g in given.groups if g.number > one.number), None)
-            for cell in one.cells:
+            after = next((g for g in chain.groups if g.number > group.number), None)
+            for cell in group.cells:
                 if not kind_of(cell.workload).lets_others_work:
                     session.settle(settings.start_timeout_s)
                 elif after:
-                    _ahead_for(given, after, session)
-                if _relative(cell) and not _answered(given, one, folder, running.facts.start_s, report):
+                    _ahead_for(chain, after, session)
+                if _relative(cell) and not _answered(chain, group, folder, running.facts.start_s, report):
                     later.append(cell.id.key)
                     continue
                 alive = True
                 try:
-                    record = _measure(given, one, cell, running, folder, session, report)
+                    record = _measure(chain, group, cell, running, folder, session, report)
                 except CellFailed as error:
                     # A server whose processes were just killed refuses requests a moment before it has ended.
                     alive = running.alive(DYING_S)
                     reason = str(error) if alive else f"the engine died (log: {log}): {error}"
-                    record = folder.add(_record(one, cell, running.facts, "failed", reason))
+                    record = folder.add(_record(group, cell, running.facts, "failed", reason))
                 if record.status != "done":
                     failures.append(f"{cell.label} {record.status}: {record.reason}")
                     report.line(f"FAILED {failures[-1]}")
@@ -164,31 +164,31 @@ def group(given: Chain, one: Group, folder: RunFolder, session: Session, report:
                     failures.append(f"{variant.name}: the engine died; its other Cells were not measured (log: {log})")
                     break
     except CellFailed as error:
-        failures += [f"{cell.label} failed: {error}" for cell in one.cells]
+        failures += [f"{cell.label} failed: {error}" for cell in group.cells]
         report.line(f"FAILED {variant.name}: {error}")
     return WorkResult(failures, later, f"the chain of {suite.baseline}" if later else "")
 
 
-def _answered(given: Chain, one: Group, folder: RunFolder, patience_s: float, report: Reporter) -> bool:
+def _answered(chain: Chain, group: Group, folder: RunFolder, patience_s: float, report: Reporter) -> bool:
     """Whether a Cell that is measured against the baseline's answers may begin.
 
     The baseline may be measured beside us, about as fast. Waiting with a running engine costs at most what starting it
     once more would, so it is waited for that long. A group of such Cells alone comes last and waits for nothing.
     """
-    awaited = _awaited(given, folder)
-    if not awaited or all(map(_relative, one.cells)):
+    awaited = _awaited(chain, folder)
+    if not awaited or all(map(_relative, group.cells)):
         return True
-    report.stage(f"{one.variant.name}: waiting for the answers of {given.suite.baseline}")
+    report.stage(f"{group.variant.name}: waiting for the answers of {chain.suite.baseline}")
     deadline = time.monotonic() + patience_s
     while awaited and time.monotonic() < deadline:
         time.sleep(0.5)
-        awaited = _awaited(given, folder)
+        awaited = _awaited(chain, folder)
     return not awaited
 
 
 def _measure(
-    given: Chain,
-    one: Group,
+    chain: Chain,
+    group: Group,
     cell: PlannedCell,
     running: server.Engine,
     folder: RunFolder,
@@ -197,22 +197,22 @@ def _measure(
 ) -> Record:
     started, began = now(), time.monotonic()
     report.stage(f"measuring {cell.label}")
-    spec = dict(given.suite.workloads.asked())[cell.workload]
-    after = next(iter(one.cells[one.cells.index(cell) + 1 :]), None)
-    answered = given.reference if _relative(cell) else {}
+    spec = dict(chain.suite.workloads.asked())[cell.workload]
+    after = next(iter(group.cells[group.cells.index(cell) + 1 :]), None)
+    answered = chain.reference if _relative(cell) else {}
     measured = kind_of(cell.workload)().measure(
         Context(
             engine=running,
             session=session,
             spec=spec,
             point=cell.point,
-            progress=lambda done, total, what: report.update(done, total, f"{one.variant.name}: {what}"),
+            progress=lambda done, total, what: report.update(done, total, f"{group.variant.name}: {what}"),
             following=after.point if after and after.workload == cell.workload else None,
             reference={task: list(folder.samples(key)) for task, key in answered.items() if is_done(folder, key)},
         )
     )
     record = _record(
-        one,
+        group,
         cell,
         running.facts,
         measured.status,
@@ -225,7 +225,7 @@ def _measure(
 
 
 def _record(
-    one: Group,
+    group: Group,
     cell: PlannedCell,
     facts: server.EngineFacts,
     status: Any,
@@ -242,10 +242,10 @@ def _record(
         metrics=dict(measured.metrics) if measured else {},
         labels=measured.labels if measured else [],
         facts=measured.facts if measured else {},
-        random_weights=one.random_weights,
+        random_weights=group.random_weights,
         provenance=Provenance(
             identity=cell.identity,
-            checkpoint=one.checkpoint,
+            checkpoint=group.checkpoint,
             git=git_state(),
             engine=facts.model_dump(mode="json"),
             started=started or now(),

@@ -120,18 +120,18 @@ class Mirrored(RunFolder):
 
 
 @contextlib.contextmanager
-def here(given: Chain) -> Iterator[tuple[Chain, RunFolder]]:
+def here(chain: Chain) -> Iterator[tuple[Chain, RunFolder]]:
     """A chain as this machine can measure it, and the Run's folder: the shared ones, or copies from the store."""
-    if given.store is None:
-        yield given, RunFolder(given.folder)
+    if chain.store is None:
+        yield chain, RunFolder(chain.folder)
         return
-    store = Store(given.store)
+    store = Store(chain.store)
     with tempfile.TemporaryDirectory(prefix="run-") as scratch:
-        folder = Mirrored(Path(scratch), store, given.folder.name)
-        local = replace(given, folder=folder.path)
-        missing = any((r := folder.record(c.id.key)) is None or r.status != "done" for c in given.cells)
+        folder = Mirrored(Path(scratch), store, chain.folder.name)
+        local = replace(chain, folder=folder.path)
+        missing = any((r := folder.record(c.id.key)) is None or r.status != "done" for c in chain.cells)
         if missing:
-            groups = tuple(replace(one, variant=store.brought(one.variant)) for one in given.groups)
+            groups = tuple(replace(group, variant=store.brought(group.variant)) for group in chain.groups)
             local = replace(local, groups=groups)
         try:
             yield local, folder
@@ -146,6 +146,6 @@ def of_run(folder: RunFolder, address: str | None) -> RunFolder:
 
 def send(chains: Collection[Chain], folder: Mirrored) -> None:
     """Put into the store what chains need: their checkpoints, and the answers they start from."""
-    for variant in {one.variant.content: one.variant for chain in chains for one in chain.groups}.values():
+    for variant in {group.variant.content: group.variant for chain in chains for group in chain.groups}.values():
         folder.store.send(variant)
     folder.share({key for chain in chains for key in chain.reference.values()})

@@ -70,7 +70,7 @@ class Divergence(Workload):
             raise CellFailed(f"the baseline has no answers to {', '.join(lacking)} yet: measure its accuracy first")
         share = -(-spec.divergence // len(names))
         try:
-            asked = [one for name in names for one in _requests(name, spec, cell.reference[name], share)]
+            asked = [_request for name in names for _request in _requests(name, spec, cell.reference[name], share)]
         except Exception as error:  # a task's own code may raise anything
             raise CellFailed(f"{type(error).__name__}: {error}") from error
         rows = []

@@ -86,7 +86,7 @@ def _shape(folder: Path) -> dict[str, int]:
         if part in ("language", "lm_head") or (part == "embeddings" and tied):
             weight_bytes += tensor.nbytes
     linears = [one for one in headers.linears_of(config, table) if one.part in ("language", "lm_head")]
-    weights = sum(one.in_features * one.out_features for one in linears)
+    weights = sum(linear.in_features * linear.out_features for linear in linears)
     if tied:
         weights += int(text["hidden_size"]) * int(text["vocab_size"])
     return {"weight_bytes": weight_bytes, "weights": weights}

@@ -49,7 +49,7 @@ class Awq(Rounding):
         assert isinstance(whole, Awq)
         if whole.mappings is not None:
             return whole
-        made = [Smoothing(smooth=one.smooth, balance=list(one.balance)) for one in family.mappings]
+        made = [Smoothing(smooth=mapping.smooth, balance=list(mapping.balance)) for mapping in family.mappings]
         return whole.model_copy(update={"mappings": made})
 
     @property

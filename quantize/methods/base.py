@@ -119,7 +119,7 @@ class Recipe(Strict):
 
     def identity(self, family: Family) -> dict[str, Any]:
         """What decides what is built, as earlier versions had it: a product that is there keeps its folder."""
-        mappings = [{"smooth": one.smooth, "balance": list(one.balance)} for one in family.mappings]
+        mappings = [{"smooth": mapping.smooth, "balance": list(mapping.balance)} for mapping in family.mappings]
         return EARLIER | {"mappings": mappings} | self.model_dump(mode="json")
 
     @property

@@ -79,17 +79,17 @@ def _is_alone(card: str, marker: re.Match[str]) -> bool:
 
 def with_keys(card: str, keys: list[Key]) -> tuple[str, list[str]]:
     """The card with its front matter's keys as they shall be, and a warning for each thing that was left alone."""
-    found = FRONT.match(card)
+    match = FRONT.match(card)
     line_end = line_end_of(card)
-    if found is None:
+    if match is None:
         if re.match(r"\ufeff?(?:[ \t]*\r?\n)*---[ \t]*(\r|\n|\Z)", card):
             return card, ["the card begins with --- and no second --- ends its front matter: left alone"]
         mark = "\ufeff" if card.startswith("\ufeff") else ""
         text, warnings = _changed("", keys, line_end)
         front = f"---{line_end}{text}---{line_end}{line_end}" if text else ""
         return mark + front + card.removeprefix(mark), warnings
-    text, warnings = _changed(found[2], keys, line_end)
-    return found[1] + text + found[3] + card[found.end() :], warnings
+    text, warnings = _changed(match[2], keys, line_end)
+    return match[1] + text + match[3] + card[match.end() :], warnings
 
 
 def _changed(text: str, keys: list[Key], line_end: str) -> tuple[str, list[str]]:

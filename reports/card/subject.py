@@ -42,20 +42,20 @@ def read_subject(paths: Sequence[Path], variant: str | None, base_model: str | N
 
 def blocked(subject: Subject) -> list[Fault]:
     """What --apply refuses: Cells that failed, are invalid or were not measured, and a gate that fails or is blocked."""
-    found: list[Fault] = []
+    faults: list[Fault] = []
     told = "measure again, or publish without with --anyway"
     for view in subject.runs:
         for record in view.left_out():
             if record.status != "done":
-                found.append(Fault(record.cell.label, f"{record.status}: {record.reason}", told))
+                faults.append(Fault(record.cell.label, f"{record.status}: {record.reason}", told))
         if view.missing():
-            found.append(Fault(str(view.path), f"{view.missing()} planned Cells have no Record", told))
+            faults.append(Fault(str(view.path), f"{view.missing()} planned Cells have no Record", told))
         outcome, lines = gate(view)
         if outcome in ("fail", "blocked"):
             right = "see python -m harness gate; --anyway publishes it as it is"
             more = f" (and {len(lines) - 1} more)" if len(lines) > 1 else ""
-            found.append(Fault(f"gate of {suite_name(view)}", f"{outcome}: {lines[0] if lines else ''}{more}", right))
-    return list(dict.fromkeys(found))
+            faults.append(Fault(f"gate of {suite_name(view)}", f"{outcome}: {lines[0] if lines else ''}{more}", right))
+    return list(dict.fromkeys(faults))
 
 
 def gate(view: RunView) -> tuple[str | None, list[str]]:

@@ -44,10 +44,10 @@ class Words:
         if text in self.exact:
             return self.exact[text]
         for pattern, translated in self.patterns:
-            found = pattern.fullmatch(text)
-            if found:
+            match = pattern.fullmatch(text)
+            if match:
                 # What is filled in may be a list of words of its own.
-                return translated.format(**{name: self._part(value) for name, value in found.groupdict().items()})
+                return translated.format(**{name: self._part(value) for name, value in match.groupdict().items()})
         return text
 
     def _part(self, value: str) -> str:

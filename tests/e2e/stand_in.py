@@ -45,7 +45,7 @@ def answers() -> list[Sample]:
 
 
 def group(given: Chain, one: Group, folder: RunFolder, session: Session, report: Reporter) -> WorkResult:
-    """In place of measure.group."""
+    """In place of measure.measure_group."""
     if slow := float(setting("FSYNC_S", "0")):
         files.os.fsync = lambda _: time.sleep(slow)  # type: ignore[attr-defined]
     report.line(f"stand-in serves {one.variant.name}")
@@ -77,7 +77,7 @@ def _write(what: str, cell: PlannedCell) -> None:
 if __name__ == "__main__":
     from tests.e2e import stand_in  # by this name, not as __main__, workers find it
 
-    execute.measure.chain = functools.partial(measure.chain, each=stand_in.group)
+    execute.measure.measure_chain = functools.partial(measure.measure_chain, each=stand_in.group)
     execute.preflight = lambda *_, **__: []
     Load.before_engines = classmethod(lambda cls, session: None)  # type: ignore[method-assign, assignment]
     sys.exit(main.main(sys.argv[1:]))

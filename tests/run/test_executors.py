@@ -288,13 +288,13 @@ def test_cells_that_another_run_finishes_meanwhile_are_not_measured(plan, tmp_pa
     class Where(Local):
         def run(self, tasks: Any, report: Any) -> Any:
             for task in tasks:
-                seen.append([c.id.key for c in task.given.cells])
+                seen.append([c.id.key for c in task.argument.cells])
                 yield (
                     task,
                     WorkResult(["one failed"] if len(seen) == 1 else [], seen[-1][1:] if len(seen) == 1 else [], "another"),
                 )
 
-    tasks = [Work("t", measure.chain, chains(plan, wanted, folder.path, apart=False)[0])]
+    tasks = [Work("t", measure.measure_chain, chains(plan, wanted, folder.path, apart=False)[0])]
     execute.WAIT_S, before = 0.0, execute.WAIT_S
     try:
         assert execute.finish(tasks, Where(Cluster(), []), Reporter()) == ["one failed"]

@@ -39,8 +39,8 @@ class Work:
     name: str
     work: Callable[[Any, Reporter], WorkResult]
     """Found by its name in whatever process it runs."""
-    given: Any
-    """Its argument: plain data."""
+    argument: Any
+    """Plain data."""
     gpus: int = 1
     """Cards it needs; on a CPU one task takes a whole machine."""
     memory: int = 0

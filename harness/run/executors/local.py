@@ -76,7 +76,7 @@ class Local:
         order, named = in_order(tasks)
         while order.is_active():
             for name in order.get_ready():
-                yield named[name], named[name].work(named[name].given, report)
+                yield named[name], named[name].work(named[name].argument, report)
                 order.done(name)
 
 
@@ -97,7 +97,7 @@ def _side_by_side(tasks: Sequence[Work], shares: list[list[str]], report: Report
                 if named[ready[0]].alone and running:
                     break
                 task = named[ready.pop(0)]
-                running[pool.submit(_there, task.work, task.given)] = task.name
+                running[pool.submit(_there, task.work, task.argument)] = task.name
             for future in wait(running, return_when=FIRST_COMPLETED).done:
                 name = running.pop(future)
                 yield named[name], _outcome(named[name], future)

@@ -216,7 +216,7 @@ class Ray:
             label_selector={"ray.io/node-id": f"in({ids})"},
             scheduling_strategy="SPREAD",
         )(_there)
-        return made.options(name=task.name).remote(_place(not self.cluster.store), _work, (task.work, task.given))
+        return made.options(name=task.name).remote(_place(not self.cluster.store), _work, (task.work, task.argument))
 
     def _cores(self, task: Work) -> float:
         """Processor cores to ask for: all of a machine for what must be alone on it, and on a CPU for everything."""

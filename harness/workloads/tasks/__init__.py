@@ -170,9 +170,9 @@ def find(names: Iterable[str], include: Path | None = None, datasets: Mapping[st
     return list(found.values())
 
 
-def dataset_faults(found: Iterable[Task], datasets: Mapping[str, Path]) -> list[Fault]:
+def dataset_faults(tasks: Iterable[Task], datasets: Mapping[str, Path]) -> list[Fault]:
     """Local copies that no task asks for, and folders that hold no data set."""
-    used = dict.fromkeys(task.dataset for task in found if task.dataset)
+    used = dict.fromkeys(task.dataset for task in tasks if task.dataset)
     faults = []
     for name, folder in datasets.items():
         where = f"accuracy.datasets.{name}"
