@@ -8,6 +8,8 @@ import pytest
 from tests.helpers import shapes
 
 
+# Before pytest-xdist, which reads the groups.
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Where processes share the tests (`pytest -n 2 --dist loadgroup`), one alone starts engines and builds."""
     for item in items:
