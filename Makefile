@@ -10,7 +10,7 @@ NOT_LOCKED = '^(vl-harness|torchaudio|torchcodec|triton|pip)\b'
 PIP_INSTALL = bin/python -m pip install --quiet --disable-pip-version-check --no-compile --no-deps
 
 # Two processes share the tests; one of them starts all engines, one after the other.
-SHARED = -n 2 --dist loadgroup
+SHARED = -n 2
 
 .PHONY: demo test fast lint environments lock clean
 

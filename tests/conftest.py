@@ -8,13 +8,16 @@ import pytest
 from tests.helpers import shapes
 
 
-# Before pytest-xdist, which reads the groups.
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Where processes share the tests (`pytest -n 2 --dist loadgroup`), one alone starts engines and builds."""
-    for item in items:
-        if item.get_closest_marker("e2e"):
-            item.add_marker(pytest.mark.xdist_group("engines"))
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
+    """Where processes share the tests (`pytest -n 2`), one alone starts engines and builds."""
+    # A subclass and no xdist_group: pytest 9 does not let the mark reach the scheduler of pytest-xdist 3.8.
+    from xdist.scheduler import LoadScopeScheduling
+
+    class OneForEngines(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return "engines" if "e2e" in nodeid.partition("::")[0] else nodeid
+
+    return OneForEngines(config, log)
 
 
 @pytest.fixture(scope="session", autouse=True)
