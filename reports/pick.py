@@ -107,6 +107,11 @@ def _choice(line: Line, source: RunData, tasks: int, most: float | None, least: 
         made.answer, made.why = "not measured", f"only {line.compared} of {tasks} tasks can be compared"
     elif c.verdict == "degenerate":
         made.answer, made.why = "shown to be too low", "its answers are none"
+    elif c.at_chance:
+        made.answer, made.why = (
+            "not shown",
+            "the baseline is not shown to be better than guessing",
+        )
     elif r.high < least:
         made.answer, made.why = (
             "shown to be too low",

@@ -20,8 +20,8 @@ class PairCounts:
     lost: int
     gained: int
     flips: int
-    squares: float
-    """Sum of the squared differences in score."""
+    fractions: bool
+    """Whether some answer moved by something else than a whole question."""
     pictures: Pictures
     """The baseline's scores by the pictures that were shown."""
     moved: Moved
@@ -40,7 +40,7 @@ class PairCounts:
             lost=int((differences < 0).sum()),
             gained=int((differences > 0).sum()),
             flips=sum(a.answer != b.answer for a, b in zip(before, after, strict=True)),
-            squares=float(differences @ differences),
+            fractions=bool((np.abs(differences) % 1 != 0).any()),
             pictures=base.pictures,
             moved=base.pictures.moved(np.array([place for place, _ in pairs.changed], int), scores),
             baseline=base.health,
@@ -58,7 +58,7 @@ class PairCounts:
             lost=sum(part.lost for part in parts),
             gained=sum(part.gained for part in parts),
             flips=sum(part.flips for part in parts),
-            squares=sum(part.squares for part in parts),
+            fractions=any(part.fractions for part in parts),
             pictures=pictures,
             moved=pictures.moved(places, np.concatenate([part.moved[1] for part in parts])),
             baseline=health.AnswerCounts.total([part.baseline for part in parts]),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from harness.compare.answers import Comparison
+from harness.compare.answers import Comparison, held
 from harness.compare.arms import ARM_FIELDS, Arms, arms_of
 from harness.compare.runs import compare_arms
 from harness.compare.tokens import Divergence, compare_divergence
@@ -68,6 +68,7 @@ def compare_all(
         found.add("divergence", faults)
     if not (found.accuracy or found.speed or found.divergence or found.faults):
         raise Refused(Fault(str(run.path), f"has nothing that {arms[0]} were both measured in"))
+    found.accuracy = held(found.accuracy)
     found.faults = list(dict.fromkeys(found.faults))
     return found
 

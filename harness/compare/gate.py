@@ -187,6 +187,9 @@ def _unhealthy(c: Comparison, policy: AccuracyPolicy) -> tuple[Outcome, str] | N
         return "blocked", f"the baseline is degenerate: {c.baseline_health.degenerate}"
     if c.candidate_health.degenerate:
         return "fail", f"degenerate, whatever its score: {c.candidate_health.degenerate}"
+    if c.at_chance and c.chance is not None:
+        what = f"the baseline's {100 * c.baseline_score:.2f} % are not shown to be more than guessing gives"
+        return "blocked", f"{what}, {100 * c.chance:.2f} %: nothing can be lost from that"
     arms: tuple[tuple[str, Health], ...] = ((c.baseline, c.baseline_health), (c.candidate, c.candidate_health))
     for name, health in arms:
         if health.cut_by_length > policy.max_cut_by_length:
@@ -217,12 +220,14 @@ def _divergence(run: RunFolder, policy: AccuracyPolicy, baseline: str) -> Iterat
         why = "was not measured: set accuracy.divergence in the suite"
         yield Verdict("divergence", "a variant", baseline, "all", "", "blocked", why)
     for d in found:
-        word: Outcome = "pass" if d.mean <= policy.max_divergence else "fail"
-        why = f"{d.mean:.2g} nats a token over {d.tokens} tokens, {policy.max_divergence:g} are allowed"
-        value = stats.Interval(d.mean, float("nan"), float("nan"))
-        yield Verdict(
-            "divergence", d.candidate, d.baseline, "all", "mean", word, why, value, policy.max_divergence, not d.noise
-        )
+        limit, mean = policy.max_divergence, d.mean
+        word: Outcome = "pass" if mean.high <= limit else "fail" if mean.low > limit else "inconclusive"
+        why = f"{mean.value:.2g} nats a token over {d.tokens} tokens of {d.questions} questions, {limit:g} are allowed"
+        if mean.high != mean.high:
+            why += "; one question says nothing of the others"
+        elif word == "inconclusive":
+            why += f"; the interval over questions, {mean.low:.2g} to {mean.high:.2g}, holds that"
+        yield Verdict("divergence", d.candidate, d.baseline, "all", "mean", word, why, mean, limit, not d.noise)
 
 
 def _speed(c: SpeedComparison, limit: float, against: str) -> Verdict:

@@ -17,7 +17,7 @@ from pydantic import TypeAdapter
 
 from harness.compare import answers, counts, pairing, pictures, rows, stats
 from harness.compare import arms as arms_module
-from harness.compare.answers import Comparing, Comparison
+from harness.compare.answers import Comparing, Comparison, held
 from harness.compare.arms import ARM_FIELDS, Arms, arms_of
 from harness.record import folder, health, records
 from harness.record.folder import RunFolder
@@ -46,7 +46,7 @@ def compare_run(run: RunFolder, baseline: str, anyway: bool = False) -> tuple[li
     for some, wrong in compare_arms([((run, a.baseline), (run, a.candidate), a) for a in arms], anyway=anyway):
         found += some
         faults += wrong
-    return found, list(dict.fromkeys(faults))
+    return held(found), list(dict.fromkeys(faults))
 
 
 def compare_arms(

@@ -38,6 +38,51 @@ def mcnemar_exact(lost: int, gained: int) -> float:
     return float(min(1.0, 2.0 * special.bdtr(min(lost, gained), n, 0.5)))
 
 
+def sign_flips(differences: Mapping[float, int], draws: int = 20_000, seed: int = 0) -> float:
+    """Two-sided p-value that the arms are exchangeable: how often random signs give a sum as far from 0 as the one seen.
+
+    differences: how often each difference other than 0 occurs, one for each picture (the sum over its questions) or question.
+    Exact where all are whole numbers; for one question a picture it is McNemar's exact test. For fractions it is simulated with
+    `draws` random signs. Where differences are skewed it is no test of the mean: see `compare_counts`.
+
+    Source: Fisher (1935), The Design of Experiments, section 21; Phipson and Smyth (2010) for the simulated p.
+    """
+    sizes: Counter[float] = Counter()
+    for difference, count in differences.items():
+        sizes[abs(difference)] += count
+    seen = abs(sum(difference * count for difference, count in differences.items()))
+    if len(sizes) == 1:
+        signs = [sum(c for d, c in differences.items() if (d > 0) == up) for up in (False, True)]
+        return mcnemar_exact(*signs)
+    if all(size == int(size) for size in sizes) and sum(s * c for s, c in sizes.items()) <= 20_000:
+        return _exact_flips({int(size): count for size, count in sizes.items()}, round(seen))
+    values = np.repeat(np.array(list(sizes), float), list(sizes.values()))
+    rng, hits, left = np.random.default_rng(seed), 0, draws
+    while left > 0:
+        some = min(left, 1 + 2_000_000 // max(values.size, 1))
+        sums = (2.0 * rng.integers(0, 2, (some, values.size), np.int8) - 1.0) @ values
+        # Equal sums differ by the noise of floating point.
+        hits += int((np.abs(sums) >= seen - 1e-9 * values.max()).sum())
+        left -= some
+    return (1 + hits) / (1 + draws)
+
+
+def _exact_flips(sizes: Mapping[int, int], seen: int) -> float:
+    """The probability of a sum of at least `seen`, either way, of whole numbers with random signs."""
+    spread: NDArray[Any] = np.ones(1)
+    for size, count in sizes.items():
+        heads = np.arange(count + 1)
+        step = np.zeros(size * count + 1)
+        # Halves of the sums: `heads` plus signs among `count` give size * (2 heads - count).
+        step[size * heads] = np.exp(
+            special.gammaln(count + 1) - special.gammaln(heads + 1) - special.gammaln(count - heads + 1) - count * np.log(2)
+        )
+        spread = np.convolve(spread, step)
+    total = spread.size - 1
+    sums = 2 * np.arange(spread.size) - total
+    return float(min(1.0, spread[np.abs(sums) >= seen].sum()))
+
+
 def paired_bootstrap(
     baseline: ArrayLike,
     candidate: ArrayLike,
@@ -91,11 +136,12 @@ def bootstrap(
 def questions_for_noninferiority(margin: float, discordant: float, alpha: float = 0.05, power: float = 0.8) -> int:
     """How many pairs show, with the given power, that a candidate without any true loss loses less than `margin`.
 
-    margin: the tolerated loss in accuracy, a share above 0. discordant: the share of pairs that differ. The two-sided
+    margin: the tolerated loss in accuracy, a share above 0. discordant: the share of pairs that differ, or the variance that
+    a question adds where questions share pictures. The two-sided
     interval of level 1 - alpha must stay above -margin: n = (z_alpha + z_beta)^2 p / margin^2, with variance p per pair.
     Source: Liu, Hsueh, Hsieh and Chen (2002), Statistics in Medicine 21, non-inferiority for paired binary outcomes.
     """
-    if margin <= 0 or not 0 < discordant <= 1:
+    if margin <= 0 or discordant <= 0:
         raise ValueError("the margin and the share of discordant pairs must be above 0")
     z = special.ndtri(1 - alpha / 2) + special.ndtri(power)
     return int(np.ceil(z**2 * discordant / margin**2))
@@ -119,6 +165,34 @@ def divergence(baseline: Mapping[int, float], candidate: Mapping[int, float]) ->
     if rest_p > TINY:
         total += rest_p * float(np.log(rest_p / rest_q))
     return max(0.0, total)
+
+
+def above_chance(score: float, n: int, chance: float) -> float:
+    """One-sided p-value that a score over n questions is no more than what guessing gives, by the exact binomial test.
+
+    score, chance: shares. A sum of fractions counts as so many whole questions, rounded down.
+    """
+    right = math.floor(score * n + 1e-9)
+    return 1.0 if right <= 0 else float(special.bdtrc(right - 1, n, chance))
+
+
+def ratio_of_sums(sums: ArrayLike, sizes: ArrayLike, resamples: int = 2000, level: float = 0.95, seed: int = 0) -> Interval:
+    """The mean over all that units hold, with an interval over the units: `sums` over `sizes`, for example nats over tokens.
+
+    sums, sizes: one a unit (a question), shape (n,), sizes above 0. The outer bounds of a bootstrap of units and of Student's
+    interval of their residuals; nan with fewer than 2 units, since one says nothing of how units differ.
+
+    Source: Cochran (1977), Sampling Techniques, chapters 2 and 6; Efron and Tibshirani (1993), chapter 13.
+    """
+    tops, bottoms = np.asarray(sums, float), np.asarray(sizes, float)
+    n, middle = tops.size, float(tops.sum() / bottoms.sum())
+    if n < 2:
+        return Interval(middle, float("nan"), float("nan"), level)
+    error = float(np.sqrt(((tops - middle * bottoms) ** 2).sum() * n / (n - 1))) / float(bottoms.sum())
+    reach = error * float(special.stdtrit(n - 1, (1 + level) / 2))
+    drawn = np.random.default_rng(seed).integers(0, n, (resamples, n))
+    draws = tops[drawn].sum(1) / bottoms[drawn].sum(1)
+    return wider(Interval(middle, middle - reach, middle + reach, level), _percentiles(draws, middle, level))
 
 
 def variation(values: Sequence[float]) -> float | None:
@@ -205,8 +279,37 @@ def adjusted(total: float, squares: float, pairs: int, level: float = 0.95) -> I
     return Interval(middle, middle - reach, middle + reach, level)
 
 
+def adjusted_groups(kinds: Mapping[tuple[float, float, int], int], level: float = 0.95) -> tuple[Interval, float]:
+    """`adjusted_difference` over pictures, and the p-value of a difference of 0 that goes with it.
+
+    kinds: as for `bootstrap`. One picture whose questions were all lost and one whose were all gained are added, of the mean
+    size; the mean is a ratio of sums over pictures, with the variance of their residuals. Where questions share pictures the
+    reach is Student's, as few pictures are little evidence however many questions they have.
+
+    Source: Bonett and Price (2012), see `adjusted_difference`; Cochran (1977), Sampling Techniques, chapter 9, for ratios of
+    sums over clusters.
+    """
+    counts = np.array(list(kinds.values()), float)
+    before, after, sizes = np.array(list(kinds), float).T
+    differences, groups = after - before, float(counts.sum())
+    mean_size = float(counts @ sizes) / groups
+    questions = float(counts @ sizes) + 2 * mean_size
+    middle = float(counts @ differences) / questions
+    squares = float(counts @ differences**2) + 2 * mean_size**2
+    spread = squares - 2 * middle * float(counts @ (differences * sizes))
+    spread += middle**2 * (float(counts @ sizes**2) + 2 * mean_size**2)
+    alone = bool((sizes == 1).all())
+    if not alone:
+        spread *= (groups + 2) / (groups + 1)
+    error = math.sqrt(max(spread, 0.0)) / questions
+    freedom = max(groups - 1, 1.0)
+    reach = error * float(special.ndtri((1 + level) / 2) if alone else special.stdtrit(freedom, (1 + level) / 2))
+    p = float(2 * (special.ndtr(-abs(middle) / error) if alone else special.stdtr(freedom, -abs(middle) / error)))
+    return Interval(middle, middle - reach, middle + reach, level), p
+
+
 def wider(interval: Interval, other: Interval) -> Interval:
-    """The value of `one` with the outer bounds of both."""
+    """The value of `interval` with the outer bounds of both."""
     return Interval(interval.value, min(interval.low, other.low), max(interval.high, other.high), interval.level)
 
 

@@ -24,8 +24,9 @@ class Divergence:
     candidate: str
     questions: int
     tokens: int
-    mean: float
-    """Mean Kullback-Leibler divergence per token, nats; see stats.divergence for what it leaves out."""
+    mean: stats.Interval
+    """Mean Kullback-Leibler divergence per token, nats, with its interval over questions; see stats.divergence for what it
+    leaves out."""
     p99: float
     """99th percentile over tokens, nats."""
     top1_agree: float
@@ -38,12 +39,15 @@ def compare_tokens(baseline: Sequence[TokenScores], candidate: Sequence[TokenSco
     """The divergence over all rows; raises ValueError when the arms judged different tokens, or none."""
     other = {(row.task, row.doc_id): row for row in candidate}
     found: list[float] = []
+    sums: list[float] = []
     agree = 0
     for row in baseline:
         twin = other.get((row.task, row.doc_id))
         if len(other) != len(baseline) or twin is None or twin.tokens != row.tokens:
             raise ValueError(f"the arms were asked about different tokens, first in document {row.doc_id} of {row.task}")
-        found += [stats.divergence(p, q) for p, q in zip(row.logprobs, twin.logprobs, strict=True)]
+        tokens = [stats.divergence(p, q) for p, q in zip(row.logprobs, twin.logprobs, strict=True)]
+        found += tokens
+        sums.append(sum(tokens))
         agree += sum(a == b for a, b in zip(row.best, twin.best, strict=True))
     if not found:
         raise ValueError("the baseline's answers hold no tokens")
@@ -52,11 +56,17 @@ def compare_tokens(baseline: Sequence[TokenScores], candidate: Sequence[TokenSco
         candidate=arms.candidate,
         questions=len(baseline),
         tokens=len(found),
-        mean=float(np.mean(found)),
+        mean=_mean(sums, [len(row.tokens) for row in baseline]),
         p99=float(np.quantile(found, 0.99)),
         top1_agree=agree / len(found),
         noise=noise,
     )
+
+
+def _mean(sums: Sequence[float], tokens: Sequence[int]) -> stats.Interval:
+    """Nats over tokens; an answer without tokens says nothing."""
+    held = [(total, count) for total, count in zip(sums, tokens, strict=True) if count]
+    return stats.ratio_of_sums([total for total, _ in held], [count for _, count in held])
 
 
 def compare_divergence(run: RunFolder, baseline: str) -> tuple[list[Divergence], list[Fault]]:

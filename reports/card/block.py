@@ -133,8 +133,8 @@ def _interval(recovery: Interval) -> dict[str, str]:
     return {"recovery": percent(recovery.value), "low": percent(recovery.low), "high": percent(recovery.high)}
 
 
-def _none_shown(detectable: float, say: Any) -> str:
-    if detectable != detectable:
+def _none_shown(detectable: float | None, say: Any) -> str:
+    if detectable is None:
         return str(say("No difference is shown."))
     sentence = "No difference is shown; a loss of {points} points or more would have been shown with 80 % power."
     return str(say(sentence, points=percent(detectable)))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from harness.compare.answers import Comparison
+from harness.compare.answers import Comparison, overall
+from harness.compare.stats import Interval
 from harness.compare.tokens import Divergence
 from harness.record.records import Metric, Record
 from harness.util.errors import Fault
@@ -19,7 +20,7 @@ def accuracy(comparisons: Iterable[Comparison], faults: Iterable[Fault], baselin
     """What each candidate lost and gained against the baseline. baseline: its name, for the title of a column."""
     rows, notes, comparisons = [], [], list(comparisons)
     floor = {(c.baseline, c.task): c for c in comparisons if c.noise}
-    for c in comparisons:
+    for c, whole in zip(comparisons, overall(comparisons), strict=True):
         recovery: str = interval(c.recovery)
         if c.recovery.value != c.recovery.value:
             recovery = f"{NOT_MEASURED} (the baseline has none right)"
@@ -40,11 +41,18 @@ def accuracy(comparisons: Iterable[Comparison], faults: Iterable[Fault], baselin
             | ({"noise floor: changed": counted(again.flips, again.n) if again else NOT_MEASURED} if floor else {})
             | {"p": number(c.p_value, ".2g"), "verdict": c.verdict}
         )
-        notes += _accuracy_notes(c)
+        notes += _accuracy_notes(c, whole)
     if rows:
         notes.append(
             "Intervals: 95 %, paired bootstrap by question, and no narrower than the adjusted Wald interval, which holds where "
-            "few answers changed. p: McNemar's exact test of lost against gained."
+            "few answers changed. p: McNemar's exact test of lost against gained; where questions share pictures, signs "
+            "flipped a picture."
+        )
+    wholes = [w for c, w in zip(comparisons, overall(comparisons), strict=True) if not c.noise]
+    if sum(wholes) > 1 or len(wholes) - sum(wholes) > 1:
+        notes.append(
+            "Verdicts: p adjusted by Holm, over the variants' totals and over the tasks of all variants; each of the two says "
+            "a loss or a gain falsely in at most 5 % of Runs."
         )
     if any(c.verdict == "none shown" and not c.difference.low <= 0 <= c.difference.high for c in comparisons):
         notes.append("An interval that leaves out 0 beside `none shown`: the verdict follows p, which asks for more.")
@@ -54,11 +62,10 @@ def accuracy(comparisons: Iterable[Comparison], faults: Iterable[Fault], baselin
     return Table("Accuracy against the baseline", frame(rows), notes)
 
 
-def _accuracy_notes(c: Comparison) -> list[str]:
+def _accuracy_notes(c: Comparison, whole: bool) -> list[str]:
     """What must be known with a row: how much it could have shown, which questions hang together, what are no answers."""
     notes = []
-    whole = c.task == "all"
-    if c.verdict == "none shown" and whole and c.detectable == c.detectable:
+    if c.verdict == "none shown" and whole and c.detectable is not None:
         notes.append(
             f"{c.candidate}: no difference shown; {c.n} questions with this many changed answers show "
             f"{percent(c.detectable)} points or more with 80 % power."
@@ -83,7 +90,7 @@ def divergence(found: Iterable[Divergence], faults: Iterable[Fault]) -> Table:
             "against": d.baseline,
             "questions": d.questions,
             "tokens": d.tokens,
-            "mean KL, nats/token": number(d.mean, ".2g"),
+            "mean KL, nats/token": _nats(d.mean),
             "99th percentile": number(d.p99, ".2g"),
             "same likeliest token %": percent(d.top1_agree),
         }
@@ -98,6 +105,13 @@ def divergence(found: Iterable[Divergence], faults: Iterable[Fault]) -> Table:
             "likeliest tokens are compared one by one, all others as one: a lower bound.",
         )
     return Table("Divergence from the baseline", frame(rows), notes)
+
+
+def _nats(mean: Interval) -> Figure:
+    text, numbers = f"{mean.value:.2g}", {"": mean.value}
+    if mean.low == mean.low:
+        return Figure(f"{text} [{max(mean.low, 0):.2g}, {mean.high:.2g}]", numbers | {" low": mean.low, " high": mean.high})
+    return Figure(text, numbers)
 
 
 def scores(records: Iterable[Record]) -> Table:

@@ -19,7 +19,8 @@ def shown(verdict: Verdict) -> str:
         shares = {ending: 100 * number for ending, number in numbers.items()}
         return Figure(f"{interval(value)} %", shares) if bounded else NOT_MEASURED
     if verdict.kind == "divergence":
-        return Figure(f"{value.value:.2g} nats", numbers)
+        bounds = f" [{max(value.low, 0):.2g}, {value.high:.2g}]" if bounded else ""
+        return Figure(f"{value.value:.2g}{bounds} nats", numbers)
     return Figure(f"{value.value:.3f}x" + (f" [{value.low:.3f}, {value.high:.3f}]" if bounded else ""), numbers)
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import random
 from collections import Counter, defaultdict
+from dataclasses import replace
 
 import pytest
 
 from harness.compare import answers, runs, stats
-from harness.compare.answers import compare_pairs
+from harness.compare.answers import compare_pairs, held
 from harness.compare.arms import Arms, unlike
 from harness.compare.pairing import Baseline, pair
 from harness.compare.runs import compare_run
@@ -188,3 +189,52 @@ def test_many_samples_are_shared_out_and_come_to_the_same(tmp_path, monkeypatch)
     monkeypatch.setattr(runs, "spread", lambda *given: seen.append(given) or spread(*given))
     monkeypatch.setenv("HARNESS_CACHE", str(tmp_path / "other"))
     assert compare_run(run, "a") == alone and seen and [c.candidate for c in alone[0]] == ["b", "c", "d"]
+
+
+def scored(before, after, each=1, chance=None):
+    """The comparison of two arms' scores, so many questions a picture."""
+    rows = [
+        [sample(str(i), float(score), str(score), image_hash=f"picture {i // each}") for i, score in enumerate(scores)]
+        for scores in (before, after)
+    ]
+    return replace(compare_pairs("t", Arms("a", "b"), pair(Baseline(rows[0]), rows[1], "b/t")), chance=chance)
+
+
+def test_many_small_gains_and_few_large_losses_are_no_gain():
+    c = scored([0.5] * 60 + [1.0] * 840, [0.55] * 60 + [0.0] * 15 + [1.0] * 825)
+    assert c.gained == 60 and c.lost == 15 and c.difference.value < 0
+    assert c.verdict in ("loss", "none shown")
+    assert c.verdict == "loss" or c.difference.low <= 0 <= c.difference.high
+
+
+def test_where_questions_share_pictures_p_and_interval_count_pictures():
+    lost = scored([1.0] * 600, [0.0] * 10 + [1.0] * 590, each=5)
+    assert lost.clusters == 120 and lost.p_value == 0.5 and lost.verdict == "none shown"
+    assert lost.difference.low <= 0 <= lost.difference.high and lost.detectable is None
+    alike = scored([1.0] * 900, [1.0] * 900, each=300)
+    assert alike.recovery.low < 0.9
+    # The hint counts pictures too: changes that come together say less than the same number apart.
+    apart = scored([1.0] * 600, [0.0] * 10 + [1.0] * 590)
+    assert lost.questions_needed(0.98) > 3 * apart.questions_needed(0.98)
+
+
+def test_too_few_changes_can_show_nothing_and_say_no_figure():
+    assert scored([1.0] * 600, [0.0] * 3 + [1.0] * 597).detectable is None
+    assert scored([1.0] * 600, [0.0] * 6 + [1.0] * 594).detectable is not None
+
+
+def test_a_table_of_many_rows_says_a_difference_falsely_no_more_often_than_one_row():
+    rows = [replace(scored([1.0] * 600, [0.0] * n + [1.0] * (600 - n)), task=f"t{n}") for n in (6, 0, 0, 0, 0)]
+    assert rows[0].verdict == "loss" and rows[0].p_value < 0.05
+    assert held(rows)[0].verdict == "none shown"
+    assert held(rows[:1])[0].verdict == "loss"
+    # A total stands beside other totals, and not beside its tasks.
+    both = held([*rows, replace(rows[0], task="all", total=True)])
+    assert (both[0].verdict, both[-1].verdict) == ("none shown", "loss")
+    again = held([replace(rows[0], noise=True), *rows[1:]])
+    assert again[0].p_held is None
+
+
+def test_a_baseline_that_guesses_has_nothing_to_lose():
+    guessed = scored([1.0] * 260 + [0.0] * 740, [1.0] * 260 + [0.0] * 740, chance=0.25)
+    assert guessed.at_chance and not replace(guessed, chance=0.2).at_chance and not replace(guessed, chance=None).at_chance

@@ -271,10 +271,26 @@ def test_divergence_over_the_baselines_tokens(tmp_path):
     )
     (again, other), faults = compare_divergence(run, "a")
     assert faults == [] and again.noise and not other.noise
-    assert (again.mean, again.top1_agree, again.tokens, again.questions) == (0, 1, 18, 9)
-    assert 0 < other.mean < other.p99 < 0.5
+    assert (again.mean.value, again.top1_agree, again.tokens, again.questions) == (0, 1, 18, 9)
+    assert 0 < other.mean.low <= other.mean.value <= other.mean.high < 0.5 and other.mean.value < other.p99
     policy = Policy(accuracy=AccuracyPolicy(max_divergence=0.01))
     assert [(v.candidate, v.outcome) for v in gate.judge(run, policy)] == [("a2", "pass"), ("b", "fail")]
+
+
+def test_the_upper_bound_of_a_divergence_is_judged_and_one_question_is_no_pass(tmp_path):
+    def judged(name, questions, shifts, limit):
+        many = [rows(shift)[0].model_copy(update={"doc_id": str(i)}) for i, shift in enumerate(shifts)]
+        plain = [rows(0)[0].model_copy(update={"doc_id": str(i)}) for i in range(questions)]
+        run = run_of(tmp_path / name, (token_record("a", "1"), plain), (token_record("b", "3"), many))
+        (verdict,) = gate.judge(run, Policy(accuracy=AccuracyPolicy(max_divergence=limit)))
+        return verdict
+
+    assert judged("one", 1, [0.0], 0.01).outcome == "inconclusive"
+    mixed = [0.0, 0.3] * 4
+    middle = judged("mixed", 8, mixed, 1.0).value.value
+    assert judged("near", 8, mixed, middle * 1.05).outcome == "inconclusive"
+    assert judged("far", 8, mixed, middle * 3).outcome == "pass"
+    assert judged("above", 8, mixed, middle / 10).outcome == "fail"
 
 
 def test_divergence_over_other_tokens_is_not_compared(tmp_path):
@@ -311,3 +327,16 @@ def test_a_key_that_stands_twice_in_a_policy_is_refused(tmp_path):
     path.write_text("accuracy: {min_recovery: 0.98, min_recovery: 0.1}\n")
     with pytest.raises(Refused, match="the key 'min_recovery' stands twice"):
         load_policy(path)
+
+
+def test_a_baseline_at_chance_blocks(tmp_path):
+    run = accuracy_run(tmp_path / "r", 900, 0, 0)
+    (line,) = [v for v in gate.judge(run, POLICY) if v.kind == "accuracy"]
+    assert line.outcome == "pass"
+    chance = Metric(value=0.9999, unit="share")
+    for key in ("1", "2"):
+        made = run.record(key)
+        samples = list(run.samples(key))
+        run.add(made.model_copy(update={"metrics": made.metrics | {"chance": chance}}), samples)
+    (line,) = [v for v in gate.judge(run, POLICY) if v.kind == "accuracy"]
+    assert line.outcome == "blocked" and "nothing can be lost from that" in line.reason

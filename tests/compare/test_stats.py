@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections import Counter
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 from statsmodels.stats.contingency_tables import mcnemar
 
@@ -173,3 +177,38 @@ def test_pairs_that_all_agree_leave_room_for_those_that_do_not():
         covered += one.low <= -0.01 <= one.high
     assert covered / 2000 > 0.94
     assert stats.wider(stats.Interval(0, -1, 1), stats.Interval(5, -2, 0)) == stats.Interval(0, -2, 1)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 60), st.integers(0, 60))
+def test_flipped_signs_of_single_questions_are_mcnemars_test(lost, gained):
+    differences = {d: n for d, n in ((-1.0, lost), (1.0, gained)) if n}
+    assert stats.sign_flips(differences) == pytest.approx(stats.mcnemar_exact(lost, gained), abs=1e-15) if differences else True
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.sampled_from([-3, -2, -1, 1, 2, 5]), min_size=1, max_size=10))
+def test_flipped_signs_are_counted_exactly(values):
+    signs = itertools.product((-1, 1), repeat=len(values))
+    sums = [abs(sum(s * v for s, v in zip(some, values, strict=True))) for some in signs]
+    exact = sum(one >= abs(sum(values)) for one in sums) / len(sums)
+    assert stats.sign_flips(Counter(map(float, values))) == pytest.approx(exact, abs=1e-12)
+    # Fractions are simulated: the same differences in another unit come close.
+    assert stats.sign_flips(Counter(v / 7 for v in values)) == pytest.approx(exact, abs=0.02)
+
+
+def test_the_adjusted_interval_over_pictures_of_one_question_is_that_over_questions():
+    kinds = Counter({(1.0, 1.0, 1): 80, (1.0, 0.0, 1): 7, (0.0, 1.0, 1): 3, (0.0, 0.0, 1): 10})
+    found, p = stats.adjusted_groups(kinds)
+    plain = stats.adjusted(-4.0, 10.0, 100)
+    assert (found.low, found.value, found.high) == pytest.approx((plain.low, plain.value, plain.high))
+    assert 0.2 < p < 0.4
+    # The same counts on pictures of ten are wider.
+    wide, _ = stats.adjusted_groups(Counter({(10.0, 10.0, 10): 8, (10.0, 3.0, 10): 1, (0.0, 3.0, 10): 1}))
+    assert wide.high - wide.low > 1.5 * (found.high - found.low)
+
+
+def test_a_score_is_above_chance_as_the_binomial_test_says():
+    for right, n, chance in ((260, 1000, 0.25), (300, 1000, 0.25), (5, 10, 0.5)):
+        expected = scipy_stats.binomtest(right, n, chance, alternative="greater").pvalue
+        assert stats.above_chance(right / n, n, chance) == pytest.approx(expected)
