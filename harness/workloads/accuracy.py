@@ -14,6 +14,7 @@ from pydantic import Field
 from harness.engine.server import SAMPLING
 from harness.engine.settings import EngineSettings
 from harness.record.samples import NOT_ASKED, Sample
+from harness.record.scores import checked
 from harness.util import files
 from harness.util.errors import CellFailed, Fault
 from harness.util.strict import Strict
@@ -139,7 +140,10 @@ class Accuracy(Workload):
             rows = mine.rows()
         except Exception as error:  # the client raises what its libraries raise; whatever it is, this Cell has failed
             raise CellFailed(f"{name}: {type(error).__name__}: {error}") from error
-        samples = {index: _sample(row, guessed) for index, (row, guessed) in zip(asked, rows, strict=True)}
+        try:
+            samples = {index: _sample(row, guessed) for index, (row, guessed) in zip(asked, rows, strict=True)}
+        except ValueError as error:
+            raise CellFailed(f"{name}: {error}") from None
         samples |= {i: _unasked(questions, *documents[i]) for i in range(len(documents)) if i not in samples}
         ordered = [samples[index] for index in range(len(documents))]
         (task,) = tasks.find([name], spec.include_path)
@@ -224,7 +228,7 @@ def _sample(row: dict[str, Any], guessed: bool) -> Sample:
         target=str(row["target"]),
         response=str(response),
         answer=str(answer),
-        score=float(row[row["metrics"][0]]),
+        score=checked(row["metrics"][0], row[row["metrics"][0]]),
         parsed=str(answer) not in UNPARSED and not guessed,
         finish_reason=response.finish_reason,
         prompt_tokens=response.prompt_tokens,

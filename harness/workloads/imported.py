@@ -19,6 +19,7 @@ from harness.record.health import loops
 from harness.record.records import SCHEMA_VERSION, CellId, Metric, Provenance, Record
 from harness.record.run_facts import RunFacts, VariantFacts
 from harness.record.samples import Sample
+from harness.record.scores import RIGHT, checked, metric_fault
 from harness.util import files
 from harness.util.errors import Fault, Refused
 from harness.workloads.accuracy import Accuracy
@@ -197,11 +198,20 @@ def _lm_eval(path: Path, data: dict[str, Any], task: str, place: Place, sha: str
         started=_when(data.get("date")),
         seconds=data.get("total_evaluation_time_seconds"),
     )
+    if why := _direction_fault(data, task):
+        raise Refused(Fault(f"{path}: {task}", why, RIGHT))
     samples = _lm_eval_samples(path, task)
     metrics = _metrics_of(samples) if samples else {"score": _bare_score(data, task)}
     labels = ["guesses included"] if task.startswith(GUESSERS) else []
     cell = {"variant": place.variant, "workload": Accuracy.name, "point": {"task": task}}
     return Imported(_record(path, cell, provenance, sha, metrics=metrics, labels=labels), samples)
+
+
+def _direction_fault(data: dict[str, Any], task: str) -> str | None:
+    """What `metric_fault` says of the task's first metric, as its results name it."""
+    better = (data.get("higher_is_better") or {}).get(task) or {}
+    first = next((key.partition(",")[0] for key in data["results"][task] if "," in key and "_stderr" not in key), None)
+    return None if first is None else metric_fault(first, better.get(first))
 
 
 def _when(date: Any) -> str:
@@ -224,7 +234,11 @@ def _bare_score(data: dict[str, Any], task: str) -> Metric:
     if name is None:
         return Metric(value=None, unit="share", n=n, reason="the results hold no metric of this task")
     error = results.get(name.replace(",", "_stderr,", 1))
-    return Metric(value=float(results[name]), unit="share", n=n, stderr=error if isinstance(error, float) else None)
+    try:
+        score = checked(name.partition(",")[0], results[name])
+    except ValueError as wrong:
+        raise Refused(Fault(f"the results of {task}", str(wrong))) from None
+    return Metric(value=score, unit="share", n=n, stderr=error if isinstance(error, float) else None)
 
 
 def _lm_eval_samples(path: Path, task: str) -> list[Sample]:
@@ -239,8 +253,11 @@ def _lm_eval_samples(path: Path, task: str) -> list[Sample]:
             filters.append(row.get("filter"))
             if row.get("filter") == filters[0]:
                 samples.append(_sample(row))
-        except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
+        except (KeyError, TypeError, IndexError, AttributeError) as error:
             what = f"is no sample of lm-eval: {type(error).__name__} {error}"
+            raise Refused(Fault(f"{beside}:{number}", what)) from None
+        except ValueError as error:
+            what = f"is no sample of lm-eval: {error}" if isinstance(error, json.JSONDecodeError) else str(error)
             raise Refused(Fault(f"{beside}:{number}", what)) from None
     return samples
 
@@ -260,7 +277,7 @@ def _sample(row: dict[str, Any]) -> Sample:
         target=str(row["target"]),
         response=str(row["resps"][0][0]),
         answer=answer,
-        score=float(row[row["metrics"][0]]),
+        score=checked(row["metrics"][0], row[row["metrics"][0]]),
         parsed=answer not in ("", "[invalid]"),
         finish_reason=UNKNOWN,
         prompt_tokens=0,

@@ -288,6 +288,27 @@ def test_results_without_samples_are_inconclusive(tmp_path):
     assert [v.outcome for v in judge(run, Policy())] == ["inconclusive"]
 
 
+@pytest.mark.parametrize(
+    ("metric", "value", "better", "told"),
+    [
+        ("bypass", 999, None, "bypass, is no score of an answer"),
+        ("anls", 84.0, True, "metric anls is 84; scores are shares from 0 to 1"),
+        ("wer", 0.1, False, "wer, is better when lower"),
+        ("bleu", 0.3, True, "bleu, is no score of an answer"),
+    ],
+)
+@pytest.mark.parametrize("with_samples", [True, False])
+def test_scores_that_are_no_shares_are_refused_by_name(tmp_path, metric, value, better, told, with_samples):
+    results = RESULTS | {"results": {"colours": {"alias": "colours", f"{metric},none": value}}}
+    results["higher_is_better"] = {"colours": {metric: better}}
+    path = write(tmp_path / "f", "results_2026-01-01.json", results)
+    if with_samples:
+        write(tmp_path / "f", "samples_colours_2026-01-01.jsonl", [SAMPLE | {"metrics": [metric], metric: value}])
+    with pytest.raises(Refused, match=told):
+        import_files(RunFolder(tmp_path / "r"), [path], Place("v"))
+    assert not (tmp_path / "r").exists()
+
+
 def test_an_import_is_not_comparable_with_what_was_measured_here(tmp_path):
     run = run_of(tmp_path / "r", (record("a", "1", "colours"), arms(2, 0, 0)[0]))
     import_files(run, [lm_eval_files(tmp_path / "f", "red")], Place("b"))

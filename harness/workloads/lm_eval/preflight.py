@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.engine.settings import EngineSettings
+from harness.record.scores import RIGHT, metric_fault
 from harness.util.errors import Fault
 from harness.workloads.lm_eval import prompt_length
 from harness.workloads.lm_eval.questions import Questions, chat, placed
@@ -28,8 +29,8 @@ def task_faults(name: str, questions: Questions, spec: AccuracySpec, settings: E
     if kind != "generate_until":
         return [Fault(name, f"is a {kind} task", "a chat server gives no log-likelihoods: use a generate_until task")]
     metric = next(iter(task.higher_is_better().items()), None)
-    if metric and metric[1] is False:
-        return [Fault(name, f"its first metric, {metric[0]}, is better when lower", "scores are shares, higher is better")]
+    if metric and (why := metric_fault(metric[0], metric[1], bool(task.get_config("process_results")))):
+        return [Fault(name, why, RIGHT)]
     documents = list(questions.documents(spec.limit))
     found = _twins(name, [doc_id for doc_id, _ in documents])
     longest = settings.max_model_len or prompt_length.model_length(model)
