@@ -9,8 +9,8 @@ unexport PYTHONDONTWRITEBYTECODE
 NOT_LOCKED = '^(vl-harness|torchaudio|torchcodec|triton|pip)\b'
 PIP_INSTALL = bin/python -m pip install --quiet --disable-pip-version-check --no-compile --no-deps
 
-# Two processes share the tests; one of them starts all engines, one after the other.
-SHARED = -n 2
+# Two processes share the tests; then one of them starts all engines, one after the other.
+SHARED = -n 2 --no-loadscope-reorder
 
 .PHONY: demo test fast lint environments lock clean
 

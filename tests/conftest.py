@@ -8,6 +8,11 @@ import pytest
 from tests.helpers import shapes
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Engines and builds come last, when nothing else works beside them."""
+    items.sort(key=lambda item: item.get_closest_marker("e2e") is not None)
+
+
 def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
     """Where processes share the tests (`pytest -n 2`), one alone starts engines and builds."""
     # A subclass and no xdist_group: pytest 9 does not let the mark reach the scheduler of pytest-xdist 3.8.
