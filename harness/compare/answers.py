@@ -260,7 +260,7 @@ class Comparing:
         try:
             pairs = read_rows(*cells, f"{self.arms.candidate}/{task}", self.anyway)
         except Refused as refused:
-            self.faults += [Unlike(f.where, f.what, f.right) for f in refused.faults]
+            self.faults += [Unlike(f.where, f.what, f.right, self.arms.candidate) for f in refused.faults]
             return
         self.noise = _same(one, two)
         self.counts.append(PairCounts.of(pairs))
@@ -272,7 +272,7 @@ class Comparing:
         # What differs on all tasks is one fault, not one for each.
         for what, names in self.differ.items():
             where = f"{self.arms} on {', '.join(names) if len(names) < 4 else f'{len(names)} tasks'}"
-            self.faults.append(Unlike(where, f"were not measured alike: {what}"))
+            self.faults.append(Unlike(where, f"were not measured alike: {what}", "", self.arms.candidate))
         if len(self.found) > 1:
             whole = len(self.found) == len(self.records[0])
             total = ALL if whole else f"{len(self.found)} of {len(self.records[0])} tasks"

@@ -313,6 +313,19 @@ def wider(interval: Interval, other: Interval) -> Interval:
     return Interval(interval.value, min(interval.low, other.low), max(interval.high, other.high), interval.level)
 
 
+def among(interval: Interval, looks: int) -> Interval:
+    """The interval of one that was chosen among so many: all of them hold together at its level (Bonferroni).
+
+    The bounds move out as those of a normal interval do; each keeps its own distance from the value.
+    """
+    if looks <= 1:
+        return interval
+    tail = (1 - interval.level) / 2
+    factor = float(special.ndtri(1 - tail / looks) / special.ndtri(1 - tail))
+    low, high = (interval.value + factor * (bound - interval.value) for bound in (interval.low, interval.high))
+    return Interval(interval.value, low, high, interval.level)
+
+
 def _draw(kinds: NDArray[Any], counts: NDArray[Any], resamples: int, seed: int) -> NDArray[Any]:
     """Sums over resamples, shape (columns of kinds, resamples).
 

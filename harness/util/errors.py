@@ -42,8 +42,12 @@ def _joined(places: list[str]) -> str:
     return f"{heads[0]}: {', '.join(rests)}" if len(set(heads)) == 1 else ", ".join(places)
 
 
+@dataclass(frozen=True)
 class Unlike(Fault):
     """Two arms were not measured alike, so a comparison would say nothing of the checkpoint."""
+
+    candidate: str = ""
+    """The candidate of the two arms."""
 
 
 class NotDone(Fault):

@@ -73,6 +73,24 @@ def test_a_task_that_cannot_be_compared_is_no_evidence(tmp_path):
     assert summary(RunData.of(run)).frame["verdict"][1] == "none shown (1 of 2 tasks)"
 
 
+def test_the_choosing_among_many_is_allowed_for(tmp_path):
+    alone = pick(run_of(tmp_path / "one", {"a": 3}), 14, 0.98)
+    assert alone.chosen.name == "a"
+    many = pick(run_of(tmp_path / "many", {name: 3 for name in "abcdefghijkl"}), 14, 0.98)
+    assert many.chosen is None and "for 12 variants together" in many.choices[1].why
+
+
+def test_a_task_that_lost_much_is_not_hidden_by_the_total(tmp_path):
+    run, keys = RunFolder(tmp_path / "r"), []
+    for name, lost in (("bf16", 0), ("a", 10)):
+        for task, n, wrong in (("small", 40, lost), ("large", 4000, 0)):
+            made = record(name, f"{name}-{task}", task, checkpoint=name)
+            keys.append(run.add(made, [sample(f"{task}{i}", float(i >= wrong)) for i in range(n)]).cell.key)
+    write(run, {"bf16": variant(16), "a": variant(6, recipe())}, keys)
+    found = pick(run, 14, 0.98)
+    assert found.chosen is None and answers(found)["a"] == "shown to be too low" and "on small" in found.choices[1].why
+
+
 @pytest.mark.parametrize(
     ("most", "least", "told"), [(0, None, "above 0"), (None, 98, "did you mean 0.98"), (None, 0, "a share")]
 )
