@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from harness.compare import stats
 from harness.compare.answers import judged
 
-TRIALS = 500
+TRIALS = 300
 Kinds = Counter[tuple[float, float, int]]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 
 import pytest
@@ -79,3 +80,12 @@ def test_the_lines_of_what_can_be_added_are_counted():
     assert len(examples) >= 8
     counted = {path: str(len((ROOT / path).read_text(encoding="utf-8").splitlines())) for path, _ in examples}
     assert dict(examples) == counted
+
+
+def test_the_simulated_verdicts_shown_are_those_of_the_file():
+    from benchmarks.verdicts import summary
+
+    found = json.loads((ROOT / "benchmarks" / "verdicts.json").read_text(encoding="utf-8"))
+    text = " ".join((ROOT / "docs" / "accuracy.md").read_text(encoding="utf-8").split())
+    assert all(part in text for part in summary(found).split("; "))
+    assert min(row["coverage"] for row in found["coverage"]) >= 0.93
