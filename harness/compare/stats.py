@@ -267,16 +267,7 @@ def adjusted_difference(differences: ArrayLike, level: float = 0.95) -> Interval
     proportions; for scores between 0 and 1 the two added pairs are the extreme ones.
     """
     given = np.asarray(differences, float)
-    return adjusted(float(given.sum()), float((given**2).sum()), given.size, level)
-
-
-def adjusted(total: float, squares: float, pairs: int, level: float = 0.95) -> Interval:
-    """`adjusted_difference` from the sum of the differences, the sum of their squares and their number."""
-    n = pairs + 2
-    middle = total / n
-    variance = max((squares + 2) / n - middle**2, 0.0)
-    reach = float(special.ndtri((1 + level) / 2)) * float(np.sqrt(variance / n))
-    return Interval(middle, middle - reach, middle + reach, level)
+    return adjusted_groups(Counter((0.0, float(one), 1) for one in given), level)[0]
 
 
 def adjusted_groups(kinds: Mapping[tuple[float, float, int], int], level: float = 0.95) -> tuple[Interval, float]:

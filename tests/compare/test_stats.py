@@ -200,8 +200,9 @@ def test_flipped_signs_are_counted_exactly(values):
 def test_the_adjusted_interval_over_pictures_of_one_question_is_that_over_questions():
     kinds = Counter({(1.0, 1.0, 1): 80, (1.0, 0.0, 1): 7, (0.0, 1.0, 1): 3, (0.0, 0.0, 1): 10})
     found, p = stats.adjusted_groups(kinds)
-    plain = stats.adjusted(-4.0, 10.0, 100)
-    assert (found.low, found.value, found.high) == pytest.approx((plain.low, plain.value, plain.high))
+    middle, n = -4 / 102, 102
+    reach = 1.959964 * math.sqrt((12 / n - middle**2) / n)
+    assert (found.low, found.value, found.high) == pytest.approx((middle - reach, middle, middle + reach), rel=1e-5)
     assert 0.2 < p < 0.4
     # The same counts on pictures of ten are wider.
     wide, _ = stats.adjusted_groups(Counter({(10.0, 10.0, 10): 8, (10.0, 3.0, 10): 1, (0.0, 3.0, 10): 1}))
