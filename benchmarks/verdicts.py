@@ -7,10 +7,8 @@ changes goes one way. The seed is fixed, so that the same code gives the same fi
 
 from __future__ import annotations
 
+import argparse
 import itertools
-import json
-import sys
-import time
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,6 +19,8 @@ from numpy.typing import NDArray
 
 from harness.compare import stats
 from harness.compare.answers import judged
+from harness.util import files
+from harness.util.progress import Reporter
 
 TRIALS = 300
 Kinds = Counter[tuple[float, float, int]]
@@ -115,11 +115,12 @@ def lossy(rng: np.random.Generator, n: int, accuracy: float, recovery: float, ga
 
 def main(out: Path) -> None:
     """Run all of them and write the file."""
-    begun, found = time.monotonic(), dict[str, Any]()
-    for part in (coverage, fractions, families, picks):
-        found[part.__name__] = part()
-        print(f"{part.__name__}: {time.monotonic() - begun:.0f} s", file=sys.stderr)
-    out.write_text(json.dumps({"trials": TRIALS} | found, indent=1) + "\n", encoding="utf-8")
+    found = dict[str, Any]()
+    with Reporter() as report:
+        for part in (coverage, fractions, families, picks):
+            report.stage(f"simulating {part.__name__}")
+            found[part.__name__] = part()
+    files.write_json(out, {"trials": TRIALS} | found)
     print(summary(found))
 
 
@@ -136,4 +137,9 @@ def summary(found: Mapping[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("output", type=Path, metavar="OUT.json", help="the file to write")
+    output = parser.parse_args().output
+    if why := "is a folder" if output.is_dir() else files.unwritable(output.parent):
+        parser.error(f"{output}: cannot be written: {why}; name a file")
+    main(output)

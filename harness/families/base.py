@@ -38,8 +38,6 @@ class Family:
     """Tables that are looked up, never multiplied: their weight has a Linear's shape all the same."""
     decoder_layer: str = r".*?\.layers\.\d+(?=\.|$)"
     """A decoder layer: what matches from the start of a module's name is the layer it lies in."""
-    on_disk: tuple[tuple[str, str], ...] = ()
-    """Where names on disk are not the modules': (prefix on disk, prefix of the module), the first that fits counts."""
 
     # -- quantizing ----------------------------------------------------------------------------------------------------
     ignore: tuple[str, ...] = ("re:.*visual.*", "lm_head", "re:.*embed_tokens$")
@@ -81,13 +79,6 @@ class Family:
         """The decoder layer that a module lies in, or nothing."""
         match = re.match(self.decoder_layer, module)
         return match.group(0) if match else ""
-
-    def module_of(self, name: str) -> str:
-        """A module's name where the checkpoint's tensors are named `name`."""
-        for disk, module in self.on_disk:
-            if name.startswith(disk):
-                return module + name.removeprefix(disk)
-        return name
 
     def most_picture_tokens(self, processor: Mapping[str, Any]) -> int | None:
         """The most tokens that one picture takes, from the image processor's settings; None where they do not tell."""

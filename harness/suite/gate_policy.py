@@ -5,17 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from harness.suite.yaml_faults import duplicate_keys, parsed
 from harness.util.errors import Fault, Refused, nearest
+from harness.util.strict import Strict
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True, frozen=True)
-
-
-class AccuracyPolicy(_Strict):
+class AccuracyPolicy(Strict):
     """What a variant may lose in accuracy."""
 
     min_recovery: float = Field(default=0.98, gt=0, lt=1)
@@ -31,7 +28,7 @@ class AccuracyPolicy(_Strict):
     """Largest mean divergence per token from the baseline, nats; null judges none."""
 
 
-class SpeedPolicy(_Strict):
+class SpeedPolicy(Strict):
     """What speed may do between a baseline Run and this one, and what a variant must win against the baseline variant."""
 
     max_slowdown: float = Field(default=0.05, ge=0, lt=1)
@@ -42,7 +39,7 @@ class SpeedPolicy(_Strict):
     """What is judged: vLLM's bench keys."""
 
 
-class MemoryPolicy(_Strict):
+class MemoryPolicy(Strict):
     """What memory may do between a baseline Run and this one."""
 
     max_growth: float = Field(default=0.05, ge=0, lt=1)
@@ -51,7 +48,7 @@ class MemoryPolicy(_Strict):
     """What is judged."""
 
 
-class Policy(_Strict):
+class Policy(Strict):
     """A whole policy. `speed` and `memory` need a baseline Run once they are named."""
 
     accuracy: AccuracyPolicy = AccuracyPolicy()
@@ -93,7 +90,7 @@ def _fault(path: Path, error: object) -> Fault:
     assert isinstance(error, dict)
     dotted = ".".join(str(p) for p in error["loc"])
     if error["type"] == "extra_forbidden":
-        sections: dict[str, type[BaseModel]] = {"accuracy": AccuracyPolicy, "speed": SpeedPolicy, "memory": MemoryPolicy}
+        sections: dict[str, type[Strict]] = {"accuracy": AccuracyPolicy, "speed": SpeedPolicy, "memory": MemoryPolicy}
         known = (sections.get(str(error["loc"][0]), Policy) if len(error["loc"]) > 1 else Policy).model_fields
         close = nearest(str(error["loc"][-1]), known).lstrip("; ")
         return Fault(str(path), f"unknown key {dotted!r}", close or f"known here: {', '.join(known)}")
