@@ -31,7 +31,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
-from harness.compare import stats
+from harness.compare import ratios
 from harness.engine import device, server
 from harness.engine.session import Session
 from harness.suite.schema import load_suite
@@ -259,7 +259,7 @@ def summary(results: dict[str, Any]) -> str:
         lines.append(f"ratio: {ours / hand:.2f}")
     for name, pairs in results.items():
         if name.startswith("overhead") and len(pairs) > 1:
-            ratio = stats.ratio([pair["cell"] for pair in pairs], [pair["bare"] for pair in pairs], paired=True)
+            ratio = ratios.of_values([pair["cell"] for pair in pairs], [pair["bare"] for pair in pairs], paired=True).interval()
             said = f"{ratio.value:.4f} [{ratio.low:.4f}, {ratio.high:.4f}]"
             lines.append(f"{name}: output tokens/s of a Cell over the bare command, {len(pairs)} pairs: {said}")
     return "\n".join(lines)

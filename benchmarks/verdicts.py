@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import math
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,12 +18,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.compare import stats
+from harness.compare import ratios, stats
 from harness.compare.answers import judged
 from harness.util import files
 from harness.util.progress import Reporter
 
 TRIALS = 300
+LIMIT = 0.98
+"""The recovery that must be kept."""
+SPEED_LIMIT = 0.95
+"""The ratio that a gate on speed allows."""
 Kinds = Counter[tuple[float, float, int]]
 
 
@@ -113,11 +118,84 @@ def lossy(rng: np.random.Generator, n: int, accuracy: float, recovery: float, ga
     return kinds_of(before.astype(float), after.astype(float), 1)
 
 
+def gates() -> list[dict[str, Any]]:
+    """How often a gate on several variants and tasks is wrong: passes a variant whose recovery is the limit, fails without
+    any loss."""
+    rows = []
+    for number, (variants, tasks) in enumerate(((1, 1), (6, 6))):
+        rng = np.random.default_rng(4000 + number)
+        passed = failed = 0
+        for _ in range(TRIALS):
+            passed += judged(lossy(rng, 1500, 0.885, LIMIT, 0.03), False).recovery.low > LIMIT
+            kept = (judged(drawn(rng, 300, 1, 0.885, 0.05, 0.0), False).recovery for _ in range(variants * tasks))
+            failed += any(recovery.high < LIMIT for recovery in kept)
+        rows.append({"variants": variants, "tasks": tasks, "false passes": passed / TRIALS, "false fails": failed / TRIALS})
+    return rows
+
+
+def speed() -> list[dict[str, Any]]:
+    """How often an equal arm is called slower, and what the hint's number of passes is worth.
+
+    A first Run of `passes` starts and three trials each gives the hint for a limit of 5 %; a second one of as many starts as
+    it names catches a slow-down of twice the limit, and passes an arm that is equal.
+    """
+    rows = []
+    for number, (between, passes) in enumerate(itertools.product((0.005, 0.03), (1, 2, 3, 5))):
+        rng = np.random.default_rng(5000 + number)
+        slower = trials_alone = caught = passed = 0
+        hints = []
+        for _ in range(10 * TRIALS):
+            one, two = (starts(rng, passes, between) for _ in range(2))
+            slower += ratios.of_starts(one, two)[0].interval().high < 1
+            trials_alone += ratios.of_values(*(list(itertools.chain(*arm)) for arm in (one, two))).interval().high < 1
+            needed = ratios.starts_needed(*ratios.spread_of(one, two), -math.log(SPEED_LIMIT))
+            hints.append(needed)
+            before = starts(rng, needed, between)
+            slow, equal = (starts(rng, needed, between, level) for level in (2 * SPEED_LIMIT - 1, 1.0))
+            caught += ratios.of_starts(slow, before)[0].interval().high < SPEED_LIMIT
+            passed += ratios.of_starts(equal, before)[0].interval().low > SPEED_LIMIT
+        shares = {"false slower": slower, "by trials alone": trials_alone, "caught": caught, "passed": passed}
+        point = {"between starts": between, "passes": passes, "hint, median": float(np.median(hints))}
+        rows.append(point | {name: count / (10 * TRIALS) for name, count in shares.items()})
+    return rows
+
+
+def starts(
+    rng: np.random.Generator, passes: int, between: float, level: float = 1.0, within: float = 0.01
+) -> list[list[float]]:
+    """Three trials on each of `passes` starts; between, within: standard deviations of logarithms."""
+    means = rng.normal(math.log(level), between, passes)
+    return [np.exp(rng.normal(mean, within, 3)).tolist() for mean in means]
+
+
+def choices() -> list[dict[str, Any]]:
+    """How often the interval of the setting that won holds its truth: every setting is 3 % faster than the first."""
+    rows = []
+    for number, settings in enumerate((1, 6)):
+        rng = np.random.default_rng(6000 + number)
+        held = plain = 0
+        told = []
+        for _ in range(10 * TRIALS):
+            first = starts(rng, 3, 0.02)
+            won = max((ratios.of_starts(starts(rng, 3, 0.02, 1.03), first)[0] for _ in range(settings)), key=_middle)
+            wide, own = won.interval(1 - 0.05 / settings), won.interval()
+            held += wide.low <= 1.03 <= wide.high
+            plain += own.low <= 1.03 <= own.high
+            told.append(won.interval().value)
+        shares = {"coverage": held / (10 * TRIALS), "one by one": plain / (10 * TRIALS)}
+        rows.append({"settings": settings, "told, mean": float(np.mean(told))} | shares)
+    return rows
+
+
+def _middle(ratio: ratios.LogRatio) -> float:
+    return ratio.middle
+
+
 def main(out: Path) -> None:
     """Run all of them and write the file."""
     found = dict[str, Any]()
     with Reporter() as report:
-        for part in (coverage, fractions, families, picks):
+        for part in (coverage, fractions, families, picks, gates, speed, choices):
             report.stage(f"simulating {part.__name__}")
             found[part.__name__] = part()
     files.write_json(out, {"trials": TRIALS} | found)
@@ -132,7 +210,13 @@ def summary(found: Mapping[str, Any]) -> str:
         f"{max(r['false verdicts'] for r in cover):.3f}; fractions at most {max(r['false verdicts'] for r in shares):.3f} "
         f"(signs alone {max(r['by signs alone'] for r in shares):.3f}); a table of rows at most "
         f"{max(r['some row, Holm'] for r in found['families']):.3f}; false picks at most "
-        f"{max(r['false picks'] for r in found['picks']):.3f}"
+        f"{max(r['false picks'] for r in found['picks']):.3f}; gates pass falsely at most "
+        f"{max(r['false passes'] for r in found['gates']):.3f}, fail falsely at most "
+        f"{max(r['false fails'] for r in found['gates']):.3f}; "
+        f"slower at most {max(r['false slower'] for r in found['speed']):.3f} "
+        f"(trials alone {max(r['by trials alone'] for r in found['speed']):.3f}); the hint catches in "
+        f"{min(r['caught'] for r in found['speed']):.3f} or more; a winner's interval holds in "
+        f"{min(r['coverage'] for r in found['choices']):.3f}"
     )
 
 

@@ -7,11 +7,12 @@ Speed and memory are judged in the same way against the same variant of an earli
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from harness.compare import stats
+from harness.compare import ratios, stats
 from harness.compare.answers import Comparison
 from harness.compare.arms import ARM_FIELDS, Arms
 from harness.compare.runs import compare_arms, compare_run
@@ -230,8 +231,8 @@ def _divergence(run: RunFolder, policy: AccuracyPolicy, baseline: str) -> Iterat
         yield Verdict("divergence", d.candidate, d.baseline, "all", "mean", word, why, mean, limit, not d.noise)
 
 
-def _speed(c: SpeedComparison, limit: float, against: str) -> Verdict:
-    """One point; above 1 is better, whatever the metric."""
+def _speed(c: SpeedComparison, limit: float, against: str, truth: float = 1.0) -> Verdict:
+    """One point; above 1 is better, whatever the metric. truth: the ratio for which a hint says how many starts show it."""
     known = c.speedup.low == c.speedup.low
     word, why = _bounded(c.speedup, limit, "ratio")
     if not known:
@@ -241,11 +242,27 @@ def _speed(c: SpeedComparison, limit: float, against: str) -> Verdict:
         word = "pass" if c.speedup.value >= limit else "fail"
         was_and_is = f"{c.baseline_mean:.4g} and {c.candidate_mean:.4g} {c.unit}"
         why = f"{was_and_is}: a ratio of {c.speedup.value:.3f}, {limit:.3f} is allowed"
+    elif known:
+        why += _starts(c, word, limit, truth)
     bound = "input-bound" in c.labels
     if bound:
         word, why = "inconclusive", f"input-bound, so it says nothing of the model; {why}"
     kind: Kind = "speed" if kind_of(c.workload).timed else "memory"
     return Verdict(kind, c.candidate, against, c.place, c.metric, word, why, c.speedup, limit, not bound)
+
+
+def _starts(c: SpeedComparison, word: Outcome, limit: float, truth: float) -> str:
+    """What one start of an engine cannot tell, and how many would decide; empty where there is nothing to say."""
+    assumed = f"; one start of an engine cannot tell what differs between starts, {100 * ratios.START_CV:.0f} % is assumed"
+    told = assumed if c.one_start else ""
+    needed = c.starts_needed(abs(math.log(truth / limit)))
+    if word != "inconclusive" or needed is None or needed <= min(c.baseline_starts, c.candidate_starts):
+        return told
+    if needed >= ratios.MOST:
+        return f"{told}; no number of passes shows a ratio that lies on the limit"
+    trials = needed * max(1, round(c.baseline_n / c.baseline_starts))
+    then = "if nothing changed" if truth == 1 else f"if it is {truth:.3f}x"
+    return f"{told}; `passes: {needed}` and `trials: {trials}` show it with 80 % power {then}"
 
 
 def _speedups(run: RunFolder, policy: Policy) -> Iterator[Verdict]:
@@ -259,7 +276,7 @@ def _speedups(run: RunFolder, policy: Policy) -> Iterator[Verdict]:
     for c in found:
         content = facts.variant(c.candidate).content
         if content is None or content != facts.variant(c.baseline).content:
-            yield _speed(c, policy.speed.min_speedup, c.baseline)
+            yield _speed(c, policy.speed.min_speedup, c.baseline, truth=c.speedup.value)
     if not found:
         yield Verdict("speed", "a variant", facts.baseline, "all", "", "blocked", "no speed was measured in this Run")
 

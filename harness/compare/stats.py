@@ -195,56 +195,6 @@ def ratio_of_sums(sums: ArrayLike, sizes: ArrayLike, resamples: int = 2000, leve
     return wider(Interval(middle, middle - reach, middle + reach, level), _percentiles(draws, middle, level))
 
 
-def variation(values: Sequence[float]) -> float | None:
-    """Coefficient of variation, a share: sample standard deviation over mean; None with fewer than 2 values or mean 0."""
-    if len(values) < 2 or not np.mean(values):
-        return None
-    return float(np.std(values, ddof=1) / np.mean(values))
-
-
-def geometric_mean(values: Sequence[float]) -> float:
-    """The mean on the scale of ratios; all values must be above 0."""
-    return float(np.exp(np.mean(np.log(values))))
-
-
-def ratio(top: Sequence[float], bottom: Sequence[float], paired: bool = False, level: float = 0.95) -> Interval:
-    """The ratio of two geometric means with a t interval, made on logarithms and taken back.
-
-    top, bottom: trials of the two arms, each above 0, at least 2 of each. paired: the trials belong together two by two
-    (equal counts), so the interval is that of the mean of the log ratios; else Welch's, which lets the arms vary unlike.
-    Trials without any spread give an interval of no width.
-
-    Source: Welch (1947), Biometrika 34, for the degrees of freedom; logarithms as in Fleming and Wallace (1986), CACM
-    29, who show that ratios are averaged geometrically.
-    """
-    middle, error, freedom = _log_ratio(top, bottom, paired)
-    reach = error * float(special.stdtrit(freedom, (1 + level) / 2))
-    return Interval(float(np.exp(middle)), float(np.exp(middle - reach)), float(np.exp(middle + reach)), level)
-
-
-def ratio_p(top: Sequence[float], bottom: Sequence[float], paired: bool = False) -> float:
-    """The two-sided p value of a ratio of 1, by the t test whose interval `ratio` gives."""
-    middle, error, freedom = _log_ratio(top, bottom, paired)
-    if error == 0:
-        return 1.0 if middle == 0 else 0.0
-    return float(2 * special.stdtr(freedom, -abs(middle) / error))
-
-
-def _log_ratio(top: Sequence[float], bottom: Sequence[float], paired: bool) -> tuple[float, float, float]:
-    """Mean log ratio, its standard error and the degrees of freedom of its t distribution."""
-    if min(len(top), len(bottom)) < 2 or min(*top, *bottom) <= 0:
-        raise ValueError("an interval needs 2 trials of each arm or more, all above 0")
-    over, under = np.log(np.asarray(top, float)), np.log(np.asarray(bottom, float))
-    if paired and len(over) != len(under):
-        raise ValueError(f"paired trials need equal counts, got {len(over)} and {len(under)}")
-    middle = float(over.mean() - under.mean())
-    if paired:
-        return middle, float(np.std(over - under, ddof=1) / np.sqrt(len(over))), float(len(over) - 1)
-    parts = [np.var(x, ddof=1) / len(x) for x in (over, under)]
-    weights = sum(part**2 / (len(x) - 1) for part, x in zip(parts, (over, under), strict=True))
-    return middle, float(np.sqrt(sum(parts))), float(sum(parts) ** 2 / weights) if weights else 1.0
-
-
 def holm(values: Sequence[float]) -> list[float]:
     """P values adjusted so that one below a level is wrong no more often than that among all of them together.
 

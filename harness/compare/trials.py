@@ -1,4 +1,4 @@
-"""Speed and memory of two arms, trial by trial: a ratio above 1 is always better, with a t interval on its logarithm.
+"""Speed and memory of two arms, start by start: a ratio above 1 is always better, with a t interval on its logarithm.
 
 The core, `compare_trials`, takes two sequences of Records, so that two variants of a Run, a Run and its baseline Run, and
 two engine settings of one checkpoint are compared by the same rules; each caller says which fields may differ.
@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from harness.compare import stats
+from harness.compare import ratios, stats
 from harness.compare.arms import ARM_FIELDS, Arms, arms_of, unlike
 from harness.record.folder import RunFolder
 from harness.record.records import Record, cell_label
@@ -61,13 +61,32 @@ class SpeedComparison:
     """Trials."""
     candidate_n: int
     speedup: stats.Interval
-    """Ratio of the geometric means; above 1 the candidate is better. The bounds are nan with fewer than 2 trials."""
+    """Ratio of the geometric means; above 1 the candidate is better. The bounds are nan where nothing can be said of them."""
     method: str
-    """`paired`, `Welch`, or why there is no interval: `N/A (one trial)`."""
-    p: float = float("nan")
-    """Two-sided p value of a ratio of 1, from the same t distribution as the interval; nan without one."""
+    """`Welch over starts`, `paired starts`, `one start`, `Welch` (sizes), or why there is no interval: `N/A (one trial)`."""
+    log_ratio: ratios.LogRatio | None = None
+    """What the interval is made of; None without one."""
+    baseline_starts: int = 1
+    """Engine starts."""
+    candidate_starts: int = 1
+    spread: tuple[float, float] | None = None
+    """See `ratios.spread_of`; None for a size, and without an interval."""
     labels: tuple[str, ...] = ()
     """Labels of the Records behind it, for example `input-bound`: such a row is no headline."""
+
+    @property
+    def p(self) -> float:
+        """Two-sided p value of a ratio of 1, from the same t distribution as the interval; nan without one."""
+        return self.log_ratio.p if self.log_ratio else float("nan")
+
+    @property
+    def one_start(self) -> bool:
+        """Whether an arm was measured on one start of its engine, so that what varies between starts is assumed."""
+        return self.spread is not None and min(self.baseline_starts, self.candidate_starts) < 2
+
+    def starts_needed(self, margin: float) -> int | None:
+        """Starts of each arm that tell the ratio from a limit `margin` away (logarithm); None for a size."""
+        return ratios.starts_needed(*self.spread, margin) if self.spread else None
 
     @property
     def verdict(self) -> str:
@@ -185,7 +204,8 @@ def _metrics(before: Trials, after: Trials, arms: Arms, faults: list[Fault]) -> 
     first, second = next(iter(before.values())), next(iter(after.values()))
     point = {key: value for key, value in first.cell.point.items() if key != "trial"}
     labels = tuple(dict.fromkeys(label for r in (*before.values(), *after.values()) for label in r.labels))
-    paired = _alternate(before, after)
+    timed = kind_of(first.cell.workload).timed
+    in_turns = _alternate(before, after)
     for name, metric in first.metrics.items():
         other = second.metrics.get(name)
         way = direction(name, metric.unit)
@@ -198,7 +218,8 @@ def _metrics(before: Trials, after: Trials, arms: Arms, faults: list[Fault]) -> 
         old, new = _values(before, name), _values(after, name)
         if not old or not new:
             continue
-        speedup, method, p = _speedup(old, new, way, paired and len(old) == len(new) == len(before))
+        flat = [[value for start in arm for value in start] for arm in (old, new)]
+        log_ratio, method = _log_ratio(*((new, old) if way > 0 else (old, new)), timed, in_turns)
         yield SpeedComparison(
             workload=first.cell.workload,
             point=point,
@@ -206,46 +227,74 @@ def _metrics(before: Trials, after: Trials, arms: Arms, faults: list[Fault]) -> 
             unit=metric.unit,
             baseline=arms.baseline,
             candidate=arms.candidate,
-            baseline_mean=sum(old) / len(old),
-            candidate_mean=sum(new) / len(new),
-            baseline_cv=stats.variation(old),
-            candidate_cv=stats.variation(new),
-            baseline_n=len(old),
-            candidate_n=len(new),
-            speedup=speedup,
+            baseline_mean=sum(flat[0]) / len(flat[0]),
+            candidate_mean=sum(flat[1]) / len(flat[1]),
+            baseline_cv=ratios.variation(flat[0]),
+            candidate_cv=ratios.variation(flat[1]),
+            baseline_n=len(flat[0]),
+            candidate_n=len(flat[1]),
+            speedup=log_ratio.interval() if log_ratio else _bare(flat[0], flat[1], way),
             method=method,
-            p=p,
+            log_ratio=log_ratio,
+            baseline_starts=len(old),
+            candidate_starts=len(new),
+            spread=ratios.spread_of(old, new) if log_ratio and timed else None,
             labels=labels,
         )
 
 
-def _values(trials: Trials, name: str) -> list[float]:
-    """A metric's values in the order of the trials; those that were not measured are left out."""
-    metrics = (trials[trial].metrics.get(name) for trial in sorted(trials, key=lambda t: (t is not None, t)))
-    return [m.value for m in metrics if m is not None and m.value is not None and math.isfinite(m.value)]
+def _values(trials: Trials, name: str) -> list[list[float]]:
+    """A metric's values by the engine start they were measured on, in the order of the trials; what is N/A is left out."""
+    starts: dict[Any, list[float]] = defaultdict(list)
+    for trial in sorted(trials, key=lambda t: (t is not None, t)):
+        metric = trials[trial].metrics.get(name)
+        if metric is not None and metric.value is not None and math.isfinite(metric.value):
+            starts[_start(trials[trial])].append(metric.value)
+    return list(starts.values())
+
+
+def _start(record: Record) -> Any:
+    """Which engine start a Record was measured on: no two took equally long. Records of another tool do not say."""
+    return record.provenance.engine.get("start_s")
 
 
 def _alternate(before: Trials, after: Trials) -> bool:
-    """Whether both arms have the same trials and the arms took turns: both of trial 1, then both of trial 2, ...
+    """Whether the arms' starts took turns, one of each: both of pass 1, then both of pass 2, ...
 
-    Only then does what disturbed one arm's trial (heat, a neighbour) disturb the other's of the same number as well.
+    Only then does what disturbed one arm's start (heat, a neighbour) disturb the other's of the same pass as well.
     """
-    if before.keys() != after.keys() or len(before) < 2:
+    arms = []
+    for trials in (before, after):
+        times: dict[Any, list[str]] = defaultdict(list)
+        for record in trials.values():
+            times[_start(record)].append(record.provenance.started)
+        arms.append(sorted((min(t), max(t)) for t in times.values()))
+    if len(arms[0]) != len(arms[1]):
         return False
-    times = [sorted(arm[t].provenance.started for arm in (before, after)) for t in sorted(before)]
-    return all(one[1] < two[0] for one, two in itertools.pairwise(times))
+    pairs = [(min(a[0], b[0]), max(a[1], b[1])) for a, b in zip(*arms, strict=True)]
+    return all(one[1] < two[0] for one, two in itertools.pairwise(pairs))
 
 
-def _speedup(old: list[float], new: list[float], way: int, paired: bool) -> tuple[stats.Interval, str, float]:
-    """The ratio, above 1 better, how its interval was made, and the p value of no difference."""
+def _log_ratio(top: ratios.Starts, bottom: ratios.Starts, timed: bool, in_turns: bool) -> tuple[ratios.LogRatio | None, str]:
+    """The ratio, above 1 better, and how it was made; None and why where it has no interval."""
+    trials = [[value for start in arm for value in start] for arm in (top, bottom)]
+    if min(map(min, trials)) <= 0:
+        return None, "N/A (a trial gave 0)"
+    if any(len(arm) == 1 and len(arm[0]) == 1 for arm in (top, bottom)):
+        return None, "N/A (one trial)"
+    if not timed:
+        # A size does not change with the clock: its readings are all there is.
+        return ratios.of_values(trials[0], trials[1]), "Welch"
+    return ratios.of_starts(top, bottom, in_turns)
+
+
+def _bare(old: list[float], new: list[float], way: int) -> stats.Interval:
+    """The ratio without bounds, and no ratio where a trial gave 0."""
     nan = float("nan")
     if min(*old, *new) <= 0:
-        return stats.Interval(nan, nan, nan), "N/A (a trial gave 0)", nan
-    top, bottom = (new, old) if way > 0 else (old, new)
-    if min(len(old), len(new)) < 2:
-        only = stats.geometric_mean(top) / stats.geometric_mean(bottom)
-        return stats.Interval(only, nan, nan), "N/A (one trial)", nan
-    return stats.ratio(top, bottom, paired=paired), "paired" if paired else "Welch", stats.ratio_p(top, bottom, paired)
+        return stats.Interval(nan, nan, nan)
+    value = ratios.geometric_mean(new) / ratios.geometric_mean(old)
+    return stats.Interval(value if way > 0 else 1 / value, nan, nan)
 
 
 def crossovers(comparisons: Iterable[SpeedComparison]) -> list[str]:

@@ -32,6 +32,11 @@ class Winner:
     """The setting that won, or the first one where none is shown to be faster."""
     over: SpeedComparison | None
     """The winner against the first setting; None when that is the winner."""
+    speedup: stats.Interval | None = None
+    """Its ratio to the first, with an interval that allows for the choosing among `looks`: the largest of several ratios is
+    too large by chance, so each has an interval of level 1 - 0.05 / looks (Bonferroni), and all hold at once in 95 %."""
+    looks: int = 1
+    """How many settings were compared with the first at this point."""
 
 
 def settings_of(suite: Suite) -> list[str]:
@@ -79,5 +84,6 @@ def winners(comparisons: Iterable[SpeedComparison], axis: Axis) -> list[Winner]:
     for (variant, place), rivals in points.items():
         best = max((rival for rival in rivals if rival in faster), key=lambda one: one.speedup.value, default=None)
         _, setting = axis[best.candidate if best else rivals[0].baseline]
-        found.append(Winner(variant, place, setting, best))
+        chosen = best.log_ratio.interval(1 - LEVEL / len(rivals)) if best and best.log_ratio else None
+        found.append(Winner(variant, place, setting, best, chosen, len(rivals)))
     return found

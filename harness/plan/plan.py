@@ -100,8 +100,9 @@ class Plan:
     def turns(self, missing: Iterable[PlannedCell]) -> list[tuple[PlannedVariant, list[PlannedCell]]]:
         """The engine starts in their order, each with the Cells it measures.
 
-        Trials are dealt over the suite's passes and every second pass runs backwards, so the arms alternate (A B, B A);
-        a variant that ends one pass and begins the next keeps its engine.
+        Trials are dealt over the suite's passes and every second pass runs backwards, so the arms alternate (A B, B A).
+        A pass is a start of its own, also of the variant that ended the one before: what differs between starts is part
+        of what is measured.
         """
         cells = list(missing)
         found: list[tuple[PlannedVariant, list[PlannedCell]]] = []
@@ -114,9 +115,7 @@ class Plan:
                     for c in cells
                     if c.variant == variant.name and (c.point.get("trial", 1) - 1) % self.suite.passes == number
                 ]
-                if mine and found and found[-1][0] is variant:
-                    found[-1][1].extend(mine)
-                elif mine:
+                if mine:
                     found.append((variant, mine))
         return found
 

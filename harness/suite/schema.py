@@ -132,7 +132,7 @@ class Suite(Strict):
     """What `gate` asks of a Run of this suite; null takes the defaults."""
     passes: int = Field(default=1, gt=0)
     """How often the variants take turns; the trials are dealt over the passes and every second pass runs backwards (ABBA).
-    More passes mean more engine starts and less that a drifting device can do to a comparison."""
+    Each pass starts every engine anew: only what was measured on several starts shows how much starts differ."""
 
     @model_validator(mode="before")
     @classmethod

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from harness.compare import stats
+from harness.compare import ratios, stats
 from harness.compare.trials import SpeedComparison, crossovers
 from harness.compare.tune import Winner
 from harness.record.records import Metric, Record, cell_label
@@ -23,8 +23,13 @@ HEADLINE = ("output_throughput", "request_goodput", "mean_ttft_ms", "mean_tpot_m
 GLANCED = {"output_throughput": "output tokens/s", "energy_per_output_token_j": "J/token"}
 """What the short table of speed-ups shows, and how it calls it."""
 MEANS = (
-    "Means over trials ± half a 95 % t interval; percentiles are means over trials of a trial's percentile. by: whose clock, "
-    "the client's where it agrees with the server's, else the server's."
+    "Means over trials ± half a 95 % t interval of these trials, what differs between engine starts left out; percentiles "
+    "are means over trials of a trial's percentile. by: whose clock, the client's where it agrees with the server's, else "
+    "the server's."
+)
+ONE_START = (
+    f"Where an engine was started once, nothing measured says how much its level differs from start to start: "
+    f"{100 * ratios.START_CV:.0f} % is assumed, and in the interval. `passes: 3` or more in the suite measures it."
 )
 NEAR = 0.7
 """From this share of a limit on, the limit is named as what holds the engine back."""
@@ -194,6 +199,7 @@ def against(
             "baseline": _with_cv(c.baseline_mean, c.baseline_cv),
             "candidate": _with_cv(c.candidate_mean, c.candidate_cv),
             "trials": f"{c.baseline_n}/{c.candidate_n}",
+            "starts": f"{c.baseline_starts}/{c.candidate_starts}",
             "speed-up": ratio(c),
             "verdict": _verdict(c),
         }
@@ -201,8 +207,15 @@ def against(
         if _listed(c)
     ]
     notes = (
-        ["Speed-up: above 1 the candidate is better, whatever the metric; 95 % t interval of the log ratio."] if rows else []
+        [
+            "Speed-up: above 1 the candidate is better, whatever the metric; 95 % t interval of the log ratio over engine "
+            "starts. Each row is judged on its own: of 20 rows in which nothing changed, one is told as better or worse."
+        ]
+        if rows
+        else []
     )
+    if any(c.one_start for c in comparisons if _listed(c)):
+        notes.append(ONE_START)
     counted = [c for c in comparisons if _listed(c) and "input-bound" not in c.labels]
     notes += [*crossovers(counted), *(f"Not compared: {fault}" for fault in faults)]
     return Table(title, frame(rows), notes)
@@ -245,7 +258,13 @@ def ratio(comparison: SpeedComparison) -> str:
     s = comparison.speedup
     if s.low != s.low:
         return Figure(f"{s.value:.3f} ({comparison.method})", {"": s.value}) if s.value == s.value else comparison.method
-    return Figure(f"{s.value:.3f} [{s.low:.3f}, {s.high:.3f}]", {"": s.value, " low": s.low, " high": s.high})
+    return bounded(s)
+
+
+def bounded(ratio: stats.Interval) -> Figure:
+    """`1.31 [1.28, 1.34]`."""
+    return Figure(f"{ratio.value:.3f} [{ratio.low:.3f}, {ratio.high:.3f}]",
+                  {"": ratio.value, " low": ratio.low, " high": ratio.high})  # fmt: skip
 
 
 def _verdict(comparison: SpeedComparison) -> str:
@@ -289,11 +308,13 @@ def tuned(winners: Sequence[Winner]) -> Table:
             "checkpoint": w.variant,
             "point": w.place,
             "setting": w.setting,
-            "over the first": ratio(w.over) if w.over else "none is shown to be faster",
+            "over the first": bounded(w.speedup) if w.speedup else "none is shown to be faster",
+            "chosen among": w.looks + 1,
             "output tokens/s": Figure(number(w.over.candidate_mean), {"": w.over.candidate_mean}) if w.over else "",
         }
         for w in winners
     ]
     notes = ["The largest gain in output tokens/s that is shown at 5 % over all points and settings together (Holm); "
-             "input-bound points are left out."]  # fmt: skip
+             "input-bound points are left out. The interval allows for the choosing among the settings of a "
+             "point."]  # fmt: skip
     return Table("Settings that won", frame(rows), notes if rows else [])

@@ -203,6 +203,28 @@ def test_one_trial_is_inconclusive_and_noise_is_too(tmp_path):
     assert verdicts[0].reason == "no interval: one trial" and gate.status(verdicts) == 3
 
 
+def test_what_one_start_cannot_tell_is_said_with_the_passes_that_would(tmp_path):
+    """Equal speeds on one start each: a limit of 5 % lies within what starts differ by."""
+    before, now = (
+        run_of(tmp_path / name, *[(r, []) for r in trials("b", [100, 101, 99], engine_start=1)]) for name in ("b", "n")
+    )
+    verdict = gate.judge(now, SPEED, before)[0]
+    assert verdict.outcome == "inconclusive"
+    assert verdict.reason.endswith(
+        "; one start of an engine cannot tell what differs between starts, 3 % is assumed; "
+        "`passes: 7` and `trials: 21` show it with 80 % power if nothing changed"
+    )
+
+
+def test_starts_that_differ_say_how_many_would_decide(tmp_path):
+    before, now = (
+        run_of(tmp_path / name, *[(r, []) for r in trials("b", values)])
+        for name, values in (("b", [100, 104, 97]), ("n", [99, 104, 96]))
+    )
+    verdict = gate.judge(now, SPEED, before)[0]
+    assert verdict.outcome == "inconclusive" and "assumed" not in verdict.reason and "`passes: " in verdict.reason
+
+
 def test_new_points_have_no_history_and_lost_points_block(tmp_path):
     before = speed_run(tmp_path / "before", {1: 180, 8: 130})
     assert gate.status(gate.judge(speed_run(tmp_path / "new", {1: 180, 8: 130, 64: 9}), SPEED, before)) == 0

@@ -90,34 +90,9 @@ def test_power_and_its_inverse_agree():
         stats.questions_needed(0.1, 0.05)
 
 
-@pytest.mark.parametrize("seed", range(5))
-def test_the_ratio_of_trials_equals_scipys_t_intervals(seed):
-    rng = np.random.default_rng(seed)
-    one, two = rng.lognormal(1, 0.1, 5), rng.lognormal(0.7, 0.3, 5)
-    welch = scipy_stats.ttest_ind(np.log(one), np.log(two), equal_var=False).confidence_interval(0.95)
-    found = stats.ratio(one, two)
-    assert (found.low, found.high) == pytest.approx((np.exp(welch.low), np.exp(welch.high)))
-    paired = scipy_stats.ttest_rel(np.log(one), np.log(two)).confidence_interval(0.95)
-    found = stats.ratio(one, two, paired=True)
-    assert (found.low, found.high) == pytest.approx((np.exp(paired.low), np.exp(paired.high)))
-    assert found.value == pytest.approx(scipy_stats.gmean(one) / scipy_stats.gmean(two))
-    for paired, test in ((False, scipy_stats.ttest_ind(np.log(one), np.log(two), equal_var=False)),
-                         (True, scipy_stats.ttest_rel(np.log(one), np.log(two)))):  # fmt: skip
-        assert stats.ratio_p(one, two, paired) == pytest.approx(test.pvalue)
-
-
 def test_holm_is_as_in_his_paper_and_never_falls():
     assert stats.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert stats.holm([]) == [] and stats.holm([0.7, 0.8]) == [1.0, 1.0]
-
-
-def test_trials_without_spread_and_too_few():
-    assert stats.ratio_p([2, 2], [1, 1]) == 0 and stats.ratio_p([1, 1], [1, 1]) == 1
-    assert stats.ratio([2, 2], [1, 1]) == stats.Interval(2.0, 2.0, 2.0)
-    for bad in (([1], [1, 2], False), ([1, 2], [1, 2, 3], True), ([0, 1], [1, 1], False)):
-        with pytest.raises(ValueError):
-            stats.ratio(*bad[:2], paired=bad[2])
-    assert stats.variation([1.0]) is None and stats.variation([0.0, 0.0]) is None
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -29,7 +29,7 @@ def test_more_tokens_and_less_time_are_both_above_1():
     for c in (rate, time, joule):
         assert c.speedup.value == pytest.approx(1.5, rel=0.03) and c.verdict == "faster"
     assert (rate.baseline_mean, rate.candidate_mean, rate.baseline_n, rate.unit) == (100, 150, 3, "tokens/s")
-    assert rate.baseline_cv == pytest.approx(0.01) and rate.method == "Welch"
+    assert rate.baseline_cv == pytest.approx(0.01) and rate.method == "Welch over starts"
 
 
 def test_noise_is_no_verdict_and_half_the_speed_is_slower():
@@ -43,9 +43,18 @@ def test_trials_that_take_turns_are_paired():
     before = trials("a", slowing, start=0, step=2)
     after = trials("b", [1.1 * v for v in slowing[:3]] + [44.1], start=1, step=2)
     paired = only(before, after)
-    assert paired.method == "paired" and paired.verdict == "faster"
+    assert paired.method == "paired starts" and paired.verdict == "faster"
     one_after_the_other = only(before, trials("b", [1.1 * v for v in slowing], start=30))
-    assert one_after_the_other.method == "Welch" and one_after_the_other.verdict == "none shown"
+    assert one_after_the_other.method == "Welch over starts" and one_after_the_other.verdict == "none shown"
+
+
+def test_one_start_cannot_tell_what_differs_between_starts():
+    """Trials that agree to 1 % on one start of each engine are no two levels of 5 %; 50 % are more than starts differ by."""
+    near = only(trials("a", [100, 101, 99], engine_start=1), trials("b", [95, 96, 94], engine_start=2))
+    assert near.one_start and (near.method, near.verdict) == ("one start", "none shown")
+    far = only(trials("a", [100, 101, 99], engine_start=1), trials("b", [150, 151, 149], engine_start=2))
+    assert far.verdict == "faster" and far.speedup.low < 1.5 * 0.93
+    assert only(trials("a", [100, 101, 99]), trials("b", [95, 96, 94])).verdict == "slower"
 
 
 def test_one_trial_has_no_interval_and_no_verdict():

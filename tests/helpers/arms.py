@@ -13,7 +13,9 @@ def arms(n: int, lost: int, gained: int):
 
 
 def trial(variant: str, number: int, minute: int = 0, workload: str = "throughput", level: int = 8, **fields) -> Record:
-    """One trial's Record; `fields` are metrics by name, or `status`, `reason`, `labels`."""
+    """One trial's Record; `fields` are metrics by name, or `status`, `reason`, `labels`, `engine_start`: each trial has one
+    of its own unless told."""
+    engine = {"start_s": fields.pop("engine_start", number)}
     given = {name: fields.pop(name) for name in ("status", "reason", "labels") if name in fields}
     units = {"output_throughput": "tokens/s", "mean_tpot_ms": "ms", "energy_per_output_token_j": "J"}
     made = record(variant, f"{variant}{workload}{level}-{number}", workload=workload, **fields.pop("identity", {}))
@@ -22,7 +24,9 @@ def trial(variant: str, number: int, minute: int = 0, workload: str = "throughpu
         update={
             "cell": CellId(variant=variant, workload=workload, point=point, key=made.cell.key),
             "metrics": {n: Metric(value=v, unit=units.get(n, "tokens"), source="client") for n, v in fields.items()},
-            "provenance": made.provenance.model_copy(update={"started": f"2026-01-01T00:{minute:02}:00+00:00"}),
+            "provenance": made.provenance.model_copy(
+                update={"started": f"2026-01-01T00:{minute:02}:00+00:00", "engine": engine}
+            ),
             **given,
         }
     )
