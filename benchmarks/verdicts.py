@@ -147,7 +147,7 @@ def speed() -> list[dict[str, Any]]:
         for _ in range(10 * TRIALS):
             one, two = (starts(rng, passes, between) for _ in range(2))
             slower += ratios.of_starts(one, two)[0].interval().high < 1
-            trials_alone += ratios.of_values(*(list(itertools.chain(*arm)) for arm in (one, two))).interval().high < 1
+            trials_alone += ratios.of_values(list(itertools.chain(*one)), list(itertools.chain(*two))).interval().high < 1
             needed = ratios.starts_needed(*ratios.spread_of(one, two), -math.log(SPEED_LIMIT))
             hints.append(needed)
             before = starts(rng, needed, between)

@@ -42,6 +42,9 @@ def add(verbs: Any) -> None:
     bring.add_argument("--variant", required=True, help="the variant that was measured")
     bring.add_argument("--load", default="imported", help="name of a bench file's traffic (default: %(default)s)")
     bring.add_argument("--workload", metavar="NAME", help="what a bench file measured")
+    bring.add_argument(
+        "--pair-by", choices=("id", "position"), default="id", help="what pairs questions (default: %(default)s)"
+    )
     bring.add_argument("--device", help="name of the device, which the files do not hold")
     bring.set_defaults(do=_import)
 
@@ -127,7 +130,7 @@ def _unwritable(option: str, path: Path | None) -> list[Fault]:
 
 def _import(args: argparse.Namespace) -> int:
     from harness.record.folder import RunFolder
-    from harness.workloads import kinds
+    from harness.workloads import kind_of, kinds
     from harness.workloads.imported import Place, import_files
 
     if not args.variant.strip() or "/" in args.variant:
@@ -136,8 +139,10 @@ def _import(args: argparse.Namespace) -> int:
     if args.workload and args.workload not in benched:
         what = f"is {args.workload!r}{nearest(args.workload, benched)}"
         raise Refused(Fault("--workload", what, f"one of {', '.join(benched)}"))
-    place = Place(args.variant, args.load, args.workload, args.device)
+    place = Place(args.variant, args.load, args.workload, args.device, args.pair_by == "position")
     for record in import_files(RunFolder(args.run), args.files, place):
         note = "" if record.status == "done" else f"\t{record.status}: {record.reason}"
+        if not note and kind_of(record.cell.workload).compared_by == "answers" and not record.samples:
+            note = "\ta score alone: no samples stand beside it (--log_samples), so it is compared with nothing"
         print(f"{record.cell.label}\t{record.imported_from}{note}")
     return 0

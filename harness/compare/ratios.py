@@ -127,7 +127,7 @@ def starts_needed(spread: float, freedom: float, margin: float, power: float = 0
         spread *= math.sqrt(freedom / float(special.chdtri(freedom, 0.8)))
     for starts in range(2, MOST):
         # Welch's degrees of freedom with arms that vary alike, less what unlike sample variances cost.
-        degrees = 2.0 * (starts - 1)
+        degrees = 2.0 * (starts - 1) - 1
         if spread * math.sqrt(2 / starts) * (_quantile(degrees, 0.975) + _quantile(degrees, power)) <= margin:
             return starts
     return MOST

@@ -151,8 +151,8 @@ class RunFolder:
     def questions(self) -> dict[tuple[str, str], Question]:
         """The questions kept for people to look at, by task and document; a line that this version cannot read is left out."""
         found = {}
-        with contextlib.suppress(OSError, UnicodeDecodeError):
-            for line in (self.path / "questions.jsonl").read_text(encoding="utf-8").splitlines():
+        with contextlib.suppress(OSError):
+            for line in (self.path / "questions.jsonl").read_bytes().split(b"\n"):
                 with contextlib.suppress(ValidationError):
                     question = Question.model_validate_json(line)
                     found[question.task, question.doc_id] = question

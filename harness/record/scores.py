@@ -21,6 +21,7 @@ OTHERS = {
 UNLESS_OWN = ("acc", "acc_norm", "acc_mutual_info", "acc_bytes")
 """Need log-likelihoods as well, but for tasks that score answers by code of their own and call the result so, as MMMU."""
 RIGHT = "scores are shares from 0 to 1, higher is better"
+DECLARED = "declare their range in the task file, metadata: {score_range: [0, 100]}"
 
 
 def metric_fault(metric: str, higher_is_better: bool | None, own: bool = True) -> str | None:
@@ -34,12 +35,31 @@ def metric_fault(metric: str, higher_is_better: bool | None, own: bool = True) -
     return f"its first metric, {metric}, is better when lower" if higher_is_better is False else None
 
 
-def checked(metric: str, value: Any) -> float:
-    """A question's score as a share; raises ValueError, with the metric's name, for what is none."""
+Scale = tuple[float, float]
+"""The least and the largest score a task gives a question."""
+SHARES: Scale = (0.0, 1.0)
+
+
+def scale_of(metadata: Any) -> Scale:
+    """What a task file declares as `metadata: {score_range: [0, 100]}`; shares without. Raises ValueError for what is none."""
+    stated = metadata.get("score_range") if isinstance(metadata, dict) else None
+    if stated is None:
+        return SHARES
+    numbers = isinstance(stated, list) and len(stated) == 2 and all(isinstance(x, int | float) for x in stated)
+    if not numbers or not all(map(math.isfinite, stated)) or not stated[0] < stated[1]:
+        raise ValueError(f"metadata.score_range is {stated!r}: give the least and the largest score, [0, 100]")
+    return float(stated[0]), float(stated[1])
+
+
+def checked(metric: str, value: Any, scale: Scale = SHARES) -> float:
+    """A question's score as a share of its scale; raises ValueError, with the metric's name, for what is none."""
+    low, high = scale
     try:
         score = float(value)
     except (TypeError, ValueError):
         raise ValueError(f"metric {metric} is {value!r}, no number; {RIGHT}") from None
-    if not math.isfinite(score) or not -1e-9 <= score <= 1 + 1e-9:
-        raise ValueError(f"metric {metric} is {score:g}; {RIGHT}")
-    return min(max(score, 0.0), 1.0)
+    slack = 1e-9 * (high - low)
+    if not math.isfinite(score) or not low - slack <= score <= high + slack:
+        ranged = f"its task declares {low:g} to {high:g}" if scale != SHARES else f"{RIGHT}, or {DECLARED}"
+        raise ValueError(f"metric {metric} is {score:g}; {ranged}")
+    return min(max((score - low) / (high - low), 0.0), 1.0)

@@ -21,7 +21,7 @@ from harness.util.strict import Strict
 from harness.workloads import tasks
 from harness.workloads.base import Context, Measurement, Workload
 from harness.workloads.lm_eval import asking, scores
-from harness.workloads.lm_eval.questions import Questions, document_id, load
+from harness.workloads.lm_eval.questions import Questions, load
 
 CLIENT_NEEDS = ("lm_eval", "aiohttp", "requests", "tenacity", "tqdm")
 TICK_S = 0.1
@@ -49,6 +49,8 @@ class AccuracySpec(Strict):
     """What becomes of documents that cannot be asked: the run is refused, or they count as wrong in every arm alike."""
     divergence: int = Field(default=0, ge=0)
     """On so many questions, how far each variant's token probabilities are from the baseline's; 0 leaves it out."""
+    pair_by: Literal["id", "position"] = "id"
+    """What pairs two arms' questions: a document's own id, or its place in the task where ids repeat (a picture's id)."""
     limit: int | None = Field(default=None, gt=0)
     """Only the first so many documents of each task."""
     concurrency: int = Field(default=32, gt=0)
@@ -83,7 +85,8 @@ class Accuracy(Workload):
             "task": task.name,
             "fingerprint": task.fingerprint(),
             "sampling": SAMPLING,
-            **spec.model_dump(mode="json", exclude=OTHERS),
+            # Keys of earlier versions know no pair_by: only what differs from theirs is hashed.
+            **spec.model_dump(mode="json", exclude=OTHERS | ({"pair_by"} if spec.pair_by == "id" else set())),
         }
 
     def faults(self, spec: AccuracySpec, points: list[dict[str, Any]], settings: EngineSettings) -> list[Fault]:
@@ -141,7 +144,7 @@ class Accuracy(Workload):
         except Exception as error:  # the client raises what its libraries raise; whatever it is, this Cell has failed
             raise CellFailed(f"{name}: {type(error).__name__}: {error}") from error
         try:
-            samples = {index: _sample(row, guessed) for index, (row, guessed) in zip(asked, rows, strict=True)}
+            samples = {index: _sample(questions, row, guessed) for index, (row, guessed) in zip(asked, rows, strict=True)}
         except ValueError as error:
             raise CellFailed(f"{name}: {error}") from None
         samples |= {i: _unasked(questions, *documents[i]) for i in range(len(documents)) if i not in samples}
@@ -215,20 +218,20 @@ def pixels_hash(pictures: Iterable[Any]) -> str:
     return total.hexdigest()[:16] if some else ""
 
 
-def _sample(row: dict[str, Any], guessed: bool) -> Sample:
+def _sample(questions: Questions, row: dict[str, Any], guessed: bool) -> Sample:
     """An lm-eval sample as ours."""
     context, _, *rest = row["arguments"][0]
     response = row["resps"][0][0]
     answer = row["filtered_resps"][0]
     answer = answer[0] if isinstance(answer, list) else answer
     return Sample(
-        doc_id=document_id(row["doc"], row["doc_id"]),
+        doc_id=questions.document_id(row["doc"], row["doc_id"]),
         prompt_hash=files.digest(str(getattr(context, "prompt", context))),
         image_hash=pixels_hash(rest[0].get("visual", []) if rest else []),
         target=str(row["target"]),
         response=str(response),
         answer=str(answer),
-        score=checked(row["metrics"][0], row[row["metrics"][0]]),
+        score=checked(row["metrics"][0], row[row["metrics"][0]], questions.scale),
         parsed=str(answer) not in UNPARSED and not guessed,
         finish_reason=response.finish_reason,
         prompt_tokens=response.prompt_tokens,

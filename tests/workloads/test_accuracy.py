@@ -122,3 +122,28 @@ def test_of_several_filters_the_first_counts(ask, monkeypatch):
     monkeypatch.setattr(f"{__name__}.TASK", TASK.replace("metric_list", second))
     measured, _ = ask([doc("1", answer="Red"), doc("2", answer="Red")], lambda *_: ("Red", "stop"))
     assert measured.metrics["score"].n == 2 and measured.metrics["score"].value == 1.0
+
+
+def test_scores_of_a_declared_range_are_shares_of_it(ask, monkeypatch):
+    monkeypatch.setattr(f"{__name__}.TASK", TASK + "metadata: {{score_range: [-1, 1]}}\n")
+    measured, _ = ask([doc("1"), doc("2", answer="blue")], lambda *_: ("red", "stop"))
+    # exact_match gives 1 and 0: shares 1 and 0.5 of the range.
+    assert measured.metrics["score"].value == 0.75 and [s.score for s in measured.samples] == [1.0, 0.5]
+
+
+def test_a_range_that_is_none_is_told_before_an_engine_starts(ask, monkeypatch):
+    monkeypatch.setattr(f"{__name__}.TASK", TASK + "metadata: {{score_range: [1, 0]}}\n")
+    assert "metadata.score_range is [1, 0]" in ask([doc("1")], None, settings=EngineSettings())[0]
+
+
+def test_ids_that_repeat_pair_by_position_where_the_suite_asks_for_it(ask):
+    measured, _ = ask([doc("1"), doc("1", answer="blue")], lambda *_: ("red", "stop"), pair_by="position")
+    assert [s.doc_id for s in measured.samples] == ["0", "1"]
+
+
+def test_what_pairs_is_part_of_the_key_only_where_it_differs_from_earlier_versions():
+    point = {"task": "demo_vl_text"}
+    by_id, by_position = (
+        Accuracy().identity(AccuracySpec(tasks=("demo_vl_text",), pair_by=how), point) for how in ("id", "position")
+    )
+    assert "pair_by" not in by_id and by_position == by_id | {"pair_by": "position"}

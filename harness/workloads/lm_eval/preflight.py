@@ -28,6 +28,10 @@ def task_faults(name: str, questions: Questions, spec: AccuracySpec, settings: E
     kind = task.get_config("output_type")
     if kind != "generate_until":
         return [Fault(name, f"is a {kind} task", "a chat server gives no log-likelihoods: use a generate_until task")]
+    try:
+        questions.scale  # noqa: B018
+    except ValueError as error:
+        return [Fault(name, str(error))]
     metric = next(iter(task.higher_is_better().items()), None)
     if metric and (why := metric_fault(metric[0], metric[1], bool(task.get_config("process_results")))):
         return [Fault(name, why, RIGHT)]
@@ -55,7 +59,13 @@ def _twins(name: str, ids: list[str]) -> list[Fault]:
     for doc_id in ids:
         if doc_id in seen:
             what = "another document has the same id"
-            found.append(Fault(f"{name}: document {doc_id}", what, "ids pair the two arms: make them unique"))
+            found.append(
+                Fault(
+                    f"{name}: document {doc_id}",
+                    what,
+                    "ids pair the two arms: make them unique, or set accuracy.pair_by: position",
+                )
+            )
         seen.add(doc_id)
     return found
 

@@ -14,6 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness.record.scores import Scale, scale_of
 from harness.util import environments, files
 from harness.workloads import tasks
 from harness.workloads.tasks.local_data import Splits
@@ -37,6 +38,8 @@ class Questions:
 
     task: Any
     """lm-eval's task."""
+    by_position: bool = False
+    """Whether documents are paired by their place in the task, not by their ids."""
     set_aside: dict[str, str] = field(default_factory=dict)
     """Documents that are not asked and count as wrong, with the reason; filled by the preflight."""
     guessed: list[bool] = field(default_factory=list)
@@ -52,7 +55,17 @@ class Questions:
         for index, doc in enumerate(self.task.eval_docs):
             if limit is not None and index >= limit:
                 return
-            yield document_id(doc, index), doc
+            yield self.document_id(doc, index), doc
+
+    def document_id(self, doc: dict[str, Any], index: int) -> str:
+        """A document's own id, else its position; its position where the suite pairs by it."""
+        own = None if self.by_position else doc.get("id")
+        return str(index if own is None else own)
+
+    @property
+    def scale(self) -> Scale:
+        """The range of the task's scores; see `scores.scale_of`."""
+        return scale_of(self.task.get_config("metadata"))
 
     def pictures(self, doc: dict[str, Any]) -> list[Any]:
         """A document's pictures; none for a text task."""
@@ -62,12 +75,6 @@ class Questions:
         """The longest answer in tokens."""
         own = self.task.get_config("generation_kwargs") or {}
         return int(spec.max_tokens or own.get("max_tokens") or own.get("max_gen_toks") or DEFAULT_ANSWER_TOKENS)
-
-
-def document_id(doc: dict[str, Any], index: int) -> str:
-    """A document's own id, else its position."""
-    own = doc.get("id")
-    return str(index if own is None else own)
 
 
 def chat(questions: Questions, doc: dict[str, Any]) -> tuple[list[dict[str, Any]], str]:
@@ -113,7 +120,7 @@ def quiet() -> None:
 def load(name: str, spec: AccuracySpec) -> Questions:
     """The task called `name`; raises whatever its code and its data set raise."""
     (task,) = tasks.find([name], spec.include_path, spec.datasets)
-    return _load(name, task.file.parent, spec.num_fewshot, task.dataset, task.local)
+    return _load(name, task.file.parent, spec.num_fewshot, task.dataset, task.local, spec.pair_by == "position")
 
 
 @cache
@@ -126,12 +133,12 @@ def _manager(folder: Path) -> Any:
 
 
 @cache
-def _load(name: str, folder: Path, fewshot: int, dataset: str | None, local: Path | None) -> Questions:
+def _load(name: str, folder: Path, fewshot: int, dataset: str | None, local: Path | None, by_position: bool) -> Questions:
     manager = _manager(folder)
     with _standing_in(dataset, local):
         task = manager.load(name)["tasks"][name]
     task.set_config("num_fewshot", fewshot or task.get_config("num_fewshot") or 0)
-    questions = Questions(task)
+    questions = Questions(task, by_position)
     _take_guesses_out(questions)
     return questions
 
