@@ -54,6 +54,8 @@ class Family:
     """Texts that stand for pictures; none may be part of a question."""
     smallest_side: int = 1
     """Pixels: pictures with a shorter side are refused or distorted by the processor."""
+    most_elongated: float | None = None
+    """The largest ratio of a picture's sides that the processor takes; None where it takes any."""
 
     # -- checkpoints of random weights ---------------------------------------------------------------------------------
     classes: tuple[str, str] = ("", "")
@@ -79,6 +81,16 @@ class Family:
         """The decoder layer that a module lies in, or nothing."""
         match = re.match(self.decoder_layer, module)
         return match.group(0) if match else ""
+
+    def size_fault(self, width: int, height: int) -> str | None:
+        """Why the processor does not take a picture of so many pixels, or distorts it; None when it does take it."""
+        if min(width, height) < self.smallest_side:
+            return f"an image is {width}x{height} pixels, sides below {self.smallest_side} are not taken"
+        if self.most_elongated is not None and max(width, height) > self.most_elongated * min(width, height):
+            return (
+                f"an image is {width}x{height} pixels, a side of more than {self.most_elongated:g} times the other is not taken"
+            )
+        return None
 
     def most_picture_tokens(self, processor: Mapping[str, Any]) -> int | None:
         """The most tokens that one picture takes, from the image processor's settings; None where they do not tell."""

@@ -83,6 +83,7 @@ QWEN3_VL = Qwen3VL(
     ),
     image_tokens=("<|image_pad|>", "<|vision_start|>", "<|vision_end|>", "<|video_pad|>"),
     smallest_side=28,
+    most_elongated=200,
     classes=("Qwen3VLConfig", "Qwen3VLForConditionalGeneration"),
     shapes={"qwen3_vl_8b": QWEN3_VL_8B},
     pixels={"shortest_edge": 65536, "longest_edge": 16777216},

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import tempfile
 from pathlib import Path
 
 from harness.checkpoints.locate import resolve_model, served_faults
 from harness.engine.session import Session
 from harness.engine.settings import EngineSettings
+from harness.util import pictures
 from harness.util.errors import Fault, Refused
 from harness.util.progress import Reporter
 
@@ -38,22 +37,15 @@ def infer(
 
 def _pictures(paths: list[Path]) -> tuple[list[dict[str, object]], list[Fault]]:
     """Pictures as chat content, any format Pillow reads; a fault for each that it does not."""
-    from PIL import Image, UnidentifiedImageError
-
     parts: list[dict[str, object]] = []
     faults = []
     for path in paths:
         try:
-            with Image.open(path) as picture:
-                png = io.BytesIO()
-                picture.convert("RGB").save(png, format="PNG")
-        except Image.DecompressionBombError as error:
-            faults.append(Fault(str(path), str(error)))
-        except UnidentifiedImageError:
-            faults.append(Fault(str(path), "is no picture that Pillow reads"))
+            url = pictures.png_url(pictures.opened(path.read_bytes()))
         except OSError as error:
             faults.append(Fault(str(path), error.strerror or str(error)))
+        except ValueError as error:
+            faults.append(Fault(str(path), str(error)))
         else:
-            url = "data:image/png;base64," + base64.b64encode(png.getvalue()).decode()
             parts.append({"type": "image_url", "image_url": {"url": url}})
     return parts, faults

@@ -15,6 +15,7 @@ from harness.compare.runs import compare_run
 from harness.record.folder import RunFolder
 from harness.record.samples import Question
 from harness.util import files
+from harness.util.pictures import seen
 from harness.workloads.accuracy import Accuracy, AccuracySpec
 
 LIMIT = 120
@@ -62,7 +63,11 @@ def _of_task(run: RunFolder, spec: AccuracySpec, wanted: list[LostDocument]) -> 
     found: dict[str, Question] = {}
     for doc_id, doc in questions.documents(spec.limit):
         if doc_id in by_id and doc_id not in found:
-            pictures, lost = questions.pictures(doc), by_id[doc_id]
+            lost = by_id[doc_id]
+            try:
+                pictures = questions.pictures(doc)
+            except ValueError:
+                pictures = []
             question = Question(task=lost.task, doc_id=doc_id, image_hash=lost.image_hash)
             if pixels_hash(pictures) == lost.image_hash and str(questions.task.doc_to_target(doc)) == lost.target:
                 question.text = str(questions.task.doc_to_text(doc))
@@ -88,7 +93,7 @@ def _write(run: RunFolder, image_hash: str, pictures: Iterable[Any]) -> tuple[li
 def encoded(picture: Any) -> tuple[bytes, str, bool]:
     """A picture as a small file: its bytes, `png` or `jpg`, and whether it lost pixels or sharpness."""
     less = max(picture.size) > SIDE
-    plain = picture.convert("RGB") if picture.mode not in ("RGB", "L") else picture
+    plain = seen(picture)
     if less:
         plain = plain.copy()
         plain.thumbnail((SIDE, SIDE))

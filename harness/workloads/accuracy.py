@@ -123,6 +123,10 @@ class Accuracy(Workload):
                 what = f"cannot be loaded: {type(error).__name__}: {str(error).splitlines()[0][:300] if str(error) else ''}"
                 found.append(Fault(name, what, NOT_HERE if isinstance(error, ConnectionError) else ""))
                 continue
+            bare = questions.without_pictures
+            if bare:
+                what = f"{len(bare)} of {len(questions.ids(spec.limit))} documents show no picture and are asked as text"
+                self.warnings.append(Fault(name, f"{what}, the first is {bare[0]}"))
             aside = questions.set_aside.items()
             self.warnings += [
                 Fault(f"{name}: document {i}", f"{reason}; it counts as wrong in every arm") for i, reason in aside
@@ -133,7 +137,7 @@ class Accuracy(Workload):
         spec, name, progress = cell.spec, cell.point["task"], cell.progress
         try:
             questions = load(name, spec)
-            documents, asked = _documents(questions, spec)
+            ids, asked = _documents(questions, spec)
             mine = _prepared(cell, name) or asking.Asking(cell.engine, questions, spec, name, asked)
             try:
                 after = _wait(cell, mine, lambda: progress(mine.answers, len(asked), name))
@@ -144,13 +148,13 @@ class Accuracy(Workload):
         except Exception as error:  # the client raises what its libraries raise; whatever it is, this Cell has failed
             raise CellFailed(f"{name}: {type(error).__name__}: {error}") from error
         try:
-            samples = {index: _sample(questions, row, guessed) for index, (row, guessed) in zip(asked, rows, strict=True)}
+            samples = {i: _sample(questions, ids[i], row, guessed) for i, (row, guessed) in zip(asked, rows, strict=True)}
         except ValueError as error:
             raise CellFailed(f"{name}: {error}") from None
-        samples |= {i: _unasked(questions, *documents[i]) for i in range(len(documents)) if i not in samples}
-        ordered = [samples[index] for index in range(len(documents))]
+        samples |= {i: _unasked(questions, doc_id, i) for i, doc_id in enumerate(ids) if i not in samples}
+        ordered = [samples[index] for index in range(len(ids))]
         (task,) = tasks.find([name], spec.include_path)
-        chance = scores.chance_level(ordered, task.chance, [doc for _, doc in documents])
+        chance = scores.chance_level(ordered, task.chance, [questions.rows.stored(i) for i in range(len(ids))])
         measurement = Measurement(scores.metrics(ordered, chance, [guessed for _, guessed in rows]), ordered)
         hits = {n: after.get(n, 0) - mine.before.get(n, 0) for n in ("prefix_cache_hits_total", "mm_cache_hits_total")}
         if any(hits.values()):
@@ -203,10 +207,10 @@ def _ahead(cell: Context, name: str) -> asking.Asking | None:
     return following
 
 
-def _documents(questions: Questions, spec: AccuracySpec) -> tuple[list[tuple[str, Any]], list[int]]:
-    """A task's documents with their ids, and the positions of those that are asked."""
-    documents = list(questions.documents(spec.limit))
-    return documents, [index for index, (doc_id, _) in enumerate(documents) if doc_id not in questions.set_aside]
+def _documents(questions: Questions, spec: AccuracySpec) -> tuple[list[str], list[int]]:
+    """The ids of a task's documents, and the positions of those that are asked."""
+    ids = questions.ids(spec.limit)
+    return ids, [index for index, doc_id in enumerate(ids) if doc_id not in questions.set_aside]
 
 
 def pixels_hash(pictures: Iterable[Any]) -> str:
@@ -218,14 +222,14 @@ def pixels_hash(pictures: Iterable[Any]) -> str:
     return total.hexdigest()[:16] if some else ""
 
 
-def _sample(questions: Questions, row: dict[str, Any], guessed: bool) -> Sample:
+def _sample(questions: Questions, doc_id: str, row: dict[str, Any], guessed: bool) -> Sample:
     """An lm-eval sample as ours."""
     context, _, *rest = row["arguments"][0]
     response = row["resps"][0][0]
     answer = row["filtered_resps"][0]
     answer = answer[0] if isinstance(answer, list) else answer
     return Sample(
-        doc_id=questions.document_id(row["doc"], row["doc_id"]),
+        doc_id=doc_id,
         prompt_hash=files.digest(str(getattr(context, "prompt", context))),
         image_hash=pixels_hash(rest[0].get("visual", []) if rest else []),
         target=str(row["target"]),
@@ -239,12 +243,17 @@ def _sample(questions: Questions, row: dict[str, Any], guessed: bool) -> Sample:
     )
 
 
-def _unasked(questions: Questions, doc_id: str, doc: dict[str, Any]) -> Sample:
+def _unasked(questions: Questions, doc_id: str, index: int) -> Sample:
     """A document that was set aside: wrong, in every arm alike."""
+    doc = questions.rows[index]
+    try:
+        image_hash = pixels_hash(questions.pictures(doc))
+    except ValueError:
+        image_hash = ""
     return Sample(
         doc_id=doc_id,
         prompt_hash=files.digest(str(questions.task.doc_to_text(doc))),
-        image_hash=pixels_hash(questions.pictures(doc)),
+        image_hash=image_hash,
         target=str(questions.task.doc_to_target(doc)),
         response="",
         answer="",

@@ -7,8 +7,6 @@ damage shows long before an answer changes. The baseline is asked in the same wa
 
 from __future__ import annotations
 
-import base64
-import io
 import json
 import urllib.error
 import urllib.request
@@ -20,6 +18,7 @@ from harness.engine.server import SAMPLING, Engine
 from harness.engine.settings import EngineSettings
 from harness.record.records import Metric
 from harness.record.samples import NOT_ASKED, Sample, TokenScores
+from harness.util import pictures
 from harness.util.errors import CellFailed, Fault
 from harness.workloads import tasks
 from harness.workloads.accuracy import Accuracy, AccuracySpec
@@ -113,9 +112,7 @@ def _requests(
 
 
 def _part(picture: Any) -> dict[str, Any]:
-    png = io.BytesIO()
-    picture.save(png, format="PNG")
-    return {"type": "image_url", "image_url": {"url": "data:image/png;base64," + base64.b64encode(png.getvalue()).decode()}}
+    return {"type": "image_url", "image_url": {"url": pictures.png_url(picture)}}
 
 
 def _scores(engine: Engine, name: str, sample: Sample, messages: list[dict[str, Any]]) -> TokenScores:

@@ -11,6 +11,7 @@ from harness.record.folder import RunFolder
 from harness.run import lost_questions
 from harness.workloads.accuracy import pixels_hash
 from harness.workloads.lm_eval import questions as loaded
+from harness.workloads.lm_eval.documents import Documents
 from tests.helpers.records import record, sample
 from tests.helpers.runs import write
 
@@ -52,7 +53,8 @@ def load(monkeypatch, pictures):
 
     def stand_in(name, spec):
         asked.append(name)
-        return loaded.Questions(Task(pictures))
+        task = Task(pictures)
+        return loaded.Questions(task, Documents(task.eval_docs))
 
     monkeypatch.setattr(loaded, "load", stand_in)
     return asked

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from tests.helpers.chat_server import colour_of, Running
+
+from tests.helpers.chat_server import colour_of, Running
+
 import pytest
 
 from harness.engine.server import SAMPLING

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
 from collections import defaultdict
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import PIL
+from pydantic import TypeAdapter
+
 from harness.engine.settings import EngineSettings
 from harness.record.scores import RIGHT, metric_fault
+from harness.util import files
+from harness.util.cached import Kept
 from harness.util.errors import Fault
 from harness.workloads.lm_eval import prompt_length
 from harness.workloads.lm_eval.questions import Questions, chat, placed
@@ -17,6 +24,8 @@ if TYPE_CHECKING:
     from harness.workloads.accuracy import AccuracySpec
 
 POLICY = "accuracy.bad_documents=score_zero counts such documents as wrong in every arm"
+
+LOOKED: TypeAdapter[list[list[tuple[int, int]] | str]] = TypeAdapter(list[list[tuple[int, int]] | str])
 
 
 def task_faults(name: str, questions: Questions, spec: AccuracySpec, settings: EngineSettings, model: Path) -> list[Fault]:
@@ -35,18 +44,18 @@ def task_faults(name: str, questions: Questions, spec: AccuracySpec, settings: E
     metric = next(iter(task.higher_is_better().items()), None)
     if metric and (why := metric_fault(metric[0], metric[1], bool(task.get_config("process_results")))):
         return [Fault(name, why, RIGHT)]
-    documents = list(questions.documents(spec.limit))
-    found = _twins(name, [doc_id for doc_id, _ in documents])
+    ids = questions.ids(spec.limit)
+    found = _twins(name, ids)
     longest = settings.max_model_len or prompt_length.model_length(model)
     answer = questions.answer_tokens(spec)
     if longest and answer >= longest:
         what = f"an answer may take {answer} tokens, and the model length is {longest}"
         found.append(Fault(name, what, "raise engine.max_model_len or lower accuracy.max_tokens"))
         longest = None
-    wrong = _wrong(questions, documents, settings.images_per_prompt, spec, model, longest)
+    wrong = _wrong(questions, ids, settings.images_per_prompt, spec, model, longest)
     questions.set_aside = {}
     if spec.bad_documents == "score_zero" and wrong:
-        if len(wrong) == len(documents):
+        if len(wrong) == len(ids):
             return [*found, Fault(name, f"none of its documents can be asked: {next(iter(wrong.values()))[0]}")]
         questions.set_aside = {doc_id: "; ".join(reasons) for doc_id, reasons in wrong.items()}
         return found
@@ -72,7 +81,7 @@ def _twins(name: str, ids: list[str]) -> list[Fault]:
 
 def _wrong(
     questions: Questions,
-    documents: list[tuple[str, Any]],
+    ids: list[str],
     images: int,
     spec: AccuracySpec,
     model: Path,
@@ -80,19 +89,20 @@ def _wrong(
 ) -> dict[str, list[str]]:
     """Why documents cannot be asked, by id, in the documents' order."""
     questions.start()
+    questions.without_pictures = []
     family = prompt_length.family(model)
     found: dict[str, list[str]] = defaultdict(list)
     prompts = []
-    for doc_id, doc in documents:
-        sizes = [picture.size for picture in questions.pictures(doc)]
+    for index, (doc_id, looked) in enumerate(zip(ids, _looked(questions, len(ids)), strict=True)):
+        sizes = looked if isinstance(looked, list) else []
+        if looked == [] and getattr(questions.task, "MULTIMODAL", False):
+            questions.without_pictures.append(doc_id)
+        if isinstance(looked, str):
+            found[doc_id].append(looked)
         if len(sizes) > images:
             found[doc_id].append(f"shows {len(sizes)} images, engine.images_per_prompt is {images}")
-        small = [size for size in sizes if min(size) < family.smallest_side]
-        if small:
-            found[doc_id].append(
-                f"an image is {small[0][0]}x{small[0][1]} pixels, sides below {family.smallest_side} are not taken"
-            )
-        messages, _ = chat(questions, doc)
+        found[doc_id] += filter(None, (family.size_fault(width, height) for width, height in sizes))
+        messages = _messages(questions, index)
         text = json.dumps(messages, ensure_ascii=False)
         token = next((t for t in family.image_tokens if t in text), None)
         if token:
@@ -103,5 +113,36 @@ def _wrong(
         answer = questions.answer_tokens(spec)
         for index, length in prompt_length.too_long(prompts, model, longest - answer).items():
             what = f"its prompt is {length} tokens and its answer may take {answer}, the model length is {longest}"
-            found[documents[index][0]].append(what)
-    return {doc_id: found[doc_id] for doc_id, _ in documents if doc_id in found}
+            found[ids[index]].append(what)
+    return {doc_id: found[doc_id] for doc_id in ids if found.get(doc_id)}
+
+
+def _messages(questions: Questions, index: int) -> list[dict[str, Any]]:
+    """What is asked about a document, without its pictures."""
+    try:
+        return chat(questions, questions.rows.stored(index))[0]
+    except Exception:  # a task's own text may look at its pictures
+        return chat(questions, questions.rows[index])[0]
+
+
+def _looked(questions: Questions, count: int) -> list[list[tuple[int, int]] | str]:
+    """For each document the sizes of its pictures, each wholly decoded, or why one cannot be.
+
+    Pillow decodes outside the interpreter's lock, so threads share the work. Of data on this disk the outcome is kept for as
+    long as they stay what they are.
+    """
+    state = files.digest([PIL.__version__, questions.fingerprint, count])
+    kept = Kept(f"pictures of {questions.task.task_name}", state, LOOKED) if questions.fingerprint else None
+    known = kept.find() if kept else None
+    if known is not None:
+        return known
+
+    def look(index: int) -> list[tuple[int, int]] | str:
+        try:
+            return [picture.size for picture in questions.pictures(questions.rows[index])]
+        except ValueError as error:
+            return str(error)
+
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        found = list(pool.map(look, range(count)))
+    return kept.keep(found) if kept else found

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from harness.record.scores import Scale, scale_of
 from harness.util import environments, files
 from harness.workloads import tasks
+from harness.workloads.lm_eval.documents import Documents, forgive, shown
 from harness.workloads.tasks.local_data import Splits
 
 if TYPE_CHECKING:
@@ -38,10 +39,16 @@ class Questions:
 
     task: Any
     """lm-eval's task."""
+    rows: Documents
+    """Its documents; the task asks from the same ones."""
+    fingerprint: str | None = None
+    """Of all that its documents and their pictures follow from; None where not all of it is known."""
     by_position: bool = False
     """Whether documents are paired by their place in the task, not by their ids."""
     set_aside: dict[str, str] = field(default_factory=dict)
     """Documents that are not asked and count as wrong, with the reason; filled by the preflight."""
+    without_pictures: list[str] = field(default_factory=list)
+    """Documents of an image task that show none and are asked as text; filled by the preflight."""
     guessed: list[bool] = field(default_factory=list)
     """For each answer scored since the last `start`, whether the scorer drew it at random."""
 
@@ -50,12 +57,14 @@ class Questions:
         self.guessed.clear()
         self.task.set_fewshot_seed(1234)
 
+    def ids(self, limit: int | None) -> list[str]:
+        """The documents' ids, in the order lm-eval asks them."""
+        return [self.document_id(self.rows.stored(i), i) for i in range(min(len(self.rows), limit or len(self.rows)))]
+
     def documents(self, limit: int | None) -> Iterator[tuple[str, Any]]:
-        """(id, document) pairs, in the order lm-eval asks them."""
-        for index, doc in enumerate(self.task.eval_docs):
-            if limit is not None and index >= limit:
-                return
-            yield self.document_id(doc, index), doc
+        """(id, document) pairs, in the order lm-eval asks them, one at a time: their pictures take much memory."""
+        for index, doc_id in enumerate(self.ids(limit)):
+            yield doc_id, self.rows[index]
 
     def document_id(self, doc: dict[str, Any], index: int) -> str:
         """A document's own id, else its position; its position where the suite pairs by it."""
@@ -68,8 +77,9 @@ class Questions:
         return scale_of(self.task.get_config("metadata"))
 
     def pictures(self, doc: dict[str, Any]) -> list[Any]:
-        """A document's pictures; none for a text task."""
-        return list(self.task.doc_to_image(doc) or []) if getattr(self.task, "MULTIMODAL", False) else []
+        """A document's pictures as they are sent; none for a text task. Raises ValueError with the reason for one that
+        cannot be."""
+        return list(self.task.doc_to_image(doc)) if getattr(self.task, "MULTIMODAL", False) else []
 
     def answer_tokens(self, spec: AccuracySpec) -> int:
         """The longest answer in tokens."""
@@ -120,7 +130,11 @@ def quiet() -> None:
 def load(name: str, spec: AccuracySpec) -> Questions:
     """The task called `name`; raises whatever its code and its data set raise."""
     (task,) = tasks.find([name], spec.include_path, spec.datasets)
-    return _load(name, task.file.parent, spec.num_fewshot, task.dataset, task.local, spec.pair_by == "position")
+    questions = _load(name, task.file.parent, spec.num_fewshot, task.dataset, task.local, spec.pair_by == "position")
+    # A task's own function may take its pictures from anywhere.
+    known = task.local is not None and isinstance(questions.task.get_config("doc_to_image"), str | list)
+    questions.fingerprint = task.fingerprint() if known else None
+    return questions
 
 
 @cache
@@ -138,7 +152,13 @@ def _load(name: str, folder: Path, fewshot: int, dataset: str | None, local: Pat
     with _standing_in(dataset, local):
         task = manager.load(name)["tasks"][name]
     task.set_config("num_fewshot", fewshot or task.get_config("num_fewshot") or 0)
-    questions = Questions(task, by_position)
+    rows = Documents(task.eval_docs)
+    # lm-eval would read them anew, all of them, each time it is asked; and one that cannot be decoded would stop it.
+    setattr(task, "test_docs" if task.has_test_docs() else "validation_docs", lambda: rows)
+    given = task.doc_to_image
+    # lm-eval calls it anew for each part of a list, which is not the whole yet.
+    task.doc_to_image = lambda doc, *part: given(doc, *part) if part else shown(given(doc), local)
+    questions = Questions(task, rows, by_position=by_position)
     _take_guesses_out(questions)
     return questions
 
@@ -148,6 +168,7 @@ def _standing_in(dataset: str | None, local: Path | None) -> Iterator[None]:
     """Inside the block, lm-eval gets the folder `local` where it asks for the hub's `dataset`."""
     import datasets
 
+    forgive()
     real = datasets.load_dataset
 
     def stand_in(path: str, name: str | None = None, **more: Any) -> Any:
