@@ -8,41 +8,39 @@ a checkpoint.
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter
+
+from harness.util import rows
+from harness.util.cached import Kept
 from harness.util.errors import Fault, Refused
+from harness.util.files import digest
 from harness.util.places import DATA
 from harness.util.processes import die_with_parent
 from quantize.recipe import Calibration
+from quantize.samples import CalibrationSample, conversation, sample_of, without_pictures
 
+FORM = 1
+"""Raised where rows are read otherwise than before: what was kept of them counts no more."""
+FAULTS: TypeAdapter[list[tuple[str, str, str]]] = TypeAdapter(list[tuple[str, str, str]])
+SHOWN = 10
+"""Numbers of rows that are told of one fault."""
 CANDIDATES = 4
 """A data set is searched for samples that fit until this many times the asked number were looked at."""
 """Where `fetch dataset` puts what it brings."""
-ENDINGS = (".jsonl", ".parquet")
 BATCH_TOKENS = 4096
 """Samples of exactly equal length share a forward pass up to this many tokens: no padding, so the sums are the same."""
-
-
-@dataclass
-class CalibrationSample:
-    """One conversation (or a plain text) and its pictures, in the order they are spoken of."""
-
-    id: str
-    messages: list[dict[str, Any]] | None
-    text: str | None
-    images: list[Any] = field(default_factory=list)
-    """PIL images, RGB."""
 
 
 @dataclass
@@ -64,11 +62,11 @@ def local_files(calibration: Calibration) -> list[Path] | None:
         return None
     path = next((p for p in (Path(name).expanduser(), DATA / name) if p.exists()), None)
     if path is not None:
-        if path.is_file() and path.suffix not in ENDINGS:
-            raise Refused(Fault(str(path), "is no data set", "a folder, or a .jsonl or .parquet file"))
+        if path.is_file() and path.suffix not in rows.ENDINGS:
+            raise Refused(Fault(str(path), "is no data set", "a folder, or a .jsonl, .json or .parquet file"))
         return _files_of(path, calibration) if path.is_dir() else [path]
-    if name.count("/") != 1 or name.startswith((".", "/", "~")) or Path(name).suffix in ENDINGS:
-        right = 'give "demo", a folder, a .jsonl or .parquet file, or a hub data set OWNER/NAME'
+    if name.count("/") != 1 or name.startswith((".", "/", "~")) or Path(name).suffix in rows.ENDINGS:
+        right = 'give "demo", a folder, a .jsonl, .json or .parquet file, or a hub data set OWNER/NAME'
         raise Refused(Fault(name, "no such file or folder", right))
     if os.environ.get("HF_HUB_OFFLINE") != "0":
         right = f"get it: python -m harness fetch dataset {name}, or set HF_HUB_OFFLINE=0 to let the build ask the hub"
@@ -78,7 +76,8 @@ def local_files(calibration: Calibration) -> list[Path] | None:
 
 def _files_of(folder: Path, calibration: Calibration) -> list[Path]:
     """A folder's files: those of the subset and of the split, where it is laid out by them as on a hub."""
-    files = sorted(p for p in folder.rglob("*") if p.suffix in ENDINGS)
+    # A .json file of a folder may be about the data; on its own it is the data.
+    files = sorted(p for p in folder.rglob("*") if p.suffix in (".jsonl", ".parquet"))
     if not files:
         right = "put one line a sample into data.jsonl: question, answer, image (a path beside it)"
         raise Refused(Fault(str(folder), "holds neither a .jsonl nor a .parquet file", right))
@@ -91,20 +90,73 @@ def _files_of(folder: Path, calibration: Calibration) -> list[Path]:
     return split or files
 
 
-def read(calibration: Calibration) -> Iterator[CalibrationSample]:
-    """Candidate samples in the seed's order, more than asked for where the data set has more."""
-    limit = calibration.samples * CANDIDATES
-    files = local_files(calibration)
+def read(calibration: Calibration, image_tokens: Sequence[str] = ()) -> Iterator[CalibrationSample]:
+    """Candidate samples in the seed's order, more than asked for where the data set has more.
+
+    image_tokens: see `sample_of`. Raises Refused with the row for one that is none.
+    """
     if calibration.dataset == "demo":
-        samples: Iterable[CalibrationSample] = _demo(calibration)
-    elif files is not None:
-        samples = _local(files, calibration)
-    else:
-        samples = _hub(calibration)
-    for sample in islice(samples, limit):
-        if not calibration.images:
-            sample = _without_images(sample)
-        yield sample
+        yield from _demo(calibration)
+        return
+    for name, row, folder in _candidates(calibration):
+        yield sample_of(name, row, folder, image_tokens, calibration.images)
+
+
+def faults(calibration: Calibration, image_tokens: Sequence[str] = ()) -> list[Fault]:
+    """What is wrong with the data of a build, every candidate row of files on this disk looked at, its pictures too.
+
+    What was found is kept for as long as the files stay. A hub is not asked.
+    """
+    try:
+        files = local_files(calibration)
+    except Refused as refused:
+        return list(refused.faults)
+    if files is None:
+        return []
+    about = [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    state = digest([about, calibration.model_dump(mode="json"), list(image_tokens), FORM])
+    kept = Kept(f"calibration {calibration.dataset} {calibration.subset} {calibration.split}", state, FAULTS)
+    known = kept.find()
+    if known is None:
+        try:
+            with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+                look = partial(_row_faults, image_tokens=image_tokens, images=calibration.images)
+                known = _grouped(fault for found in pool.map(look, _candidates(calibration)) for fault in found)
+        except Refused as refused:
+            known = [(fault.where, fault.what, fault.right) for fault in refused.faults]
+        kept.keep(known)
+    return [Fault(*fault) for fault in known]
+
+
+def _grouped(found: Iterable[tuple[str, str, str]]) -> list[tuple[str, str, str]]:
+    """One fault for each thing that is wrong with rows of a file, with the first rows' numbers."""
+    alike: dict[tuple[str, str, str], list[int]] = {}
+    for where, what, right in found:
+        file, _, number = where.rpartition(":")
+        alike.setdefault((file, what, right), []).append(int(number))
+    grouped = []
+    for (file, what, right), numbers in alike.items():
+        shown = ", ".join(map(str, sorted(numbers)[:SHOWN]))
+        more = f" and {len(numbers) - SHOWN} more" if len(numbers) > SHOWN else ""
+        grouped.append((f"{file}: row{'s' * (len(numbers) > 1)} {shown}{more}", what, right))
+    return grouped
+
+
+def _row_faults(
+    candidate: tuple[str, dict[str, Any], Path], image_tokens: Sequence[str], images: bool
+) -> list[tuple[str, str, str]]:
+    try:
+        sample_of(*candidate, image_tokens, images)
+    except Refused as refused:
+        return [(fault.where, fault.what, fault.right) for fault in refused.faults]
+    return []
+
+
+def _candidates(calibration: Calibration) -> Iterator[tuple[str, dict[str, Any], Path]]:
+    """(name, row, folder of its pictures' paths) in the seed's order."""
+    files = local_files(calibration)
+    found = _local(files, calibration) if files is not None else _hub(calibration)
+    return islice(found, calibration.samples * CANDIDATES)
 
 
 class Ahead:
@@ -134,75 +186,53 @@ def _demo(calibration: Calibration) -> Iterator[CalibrationSample]:
 
     # The demo can make any number of samples; as many as asked for are made, so that a limit nothing fits in ends.
     for q in generate("train", calibration.samples, calibration.seed):
-        yield CalibrationSample(q.id, _conversation(q.question, q.answer, 1), None, [q.image])
-
-
-def _conversation(question: str, answer: str, images: int) -> list[dict[str, Any]]:
-    content = [{"type": "image"} for _ in range(images)] + [{"type": "text", "text": question}]
-    return [{"role": "user", "content": content}, {"role": "assistant", "content": [{"type": "text", "text": answer}]}]
-
-
-def _without_images(sample: CalibrationSample) -> CalibrationSample:
-    messages = sample.messages
-    if messages is not None:
-        messages = [
-            m if isinstance(m["content"], str) else m | {"content": [c for c in m["content"] if c.get("type") == "text"]}
-            for m in messages
-        ]
-    return CalibrationSample(sample.id, messages, sample.text, [])
+        sample = CalibrationSample(q.id, conversation(q.question, q.answer, 1), None, [q.image])
+        yield sample if calibration.images else without_pictures(sample)
 
 
 # -- data sets on disk and on a hub ------------------------------------------------------------------------------------
 
 
-def _local(files: list[Path], calibration: Calibration) -> Iterator[CalibrationSample]:
+def _local(files: list[Path], calibration: Calibration) -> Iterator[tuple[str, dict[str, Any], Path]]:
     """Rows of files, block by block in the seed's order, so that a large parquet file is never held whole."""
     blocks = [block for file in files for block in _blocks(file)]
     for which in _order(len(blocks), calibration.seed):
         file, read_rows = blocks[which]
-        rows = read_rows()
-        for index in _order(len(rows), calibration.seed):
-            yield _sample(
-                f"{file.name}:{which + 1}.{index + 1}" if len(blocks) > len(files) else f"{file.name}:{index + 1}",
-                rows[index],
-                file.parent,
-            )
+        found = read_rows()
+        for index in _order(len(found), calibration.seed):
+            number, row = found[index]
+            yield f"{file.name}:{number}", row, file.parent
 
 
-def _blocks(file: Path) -> list[tuple[Path, Callable[[], list[dict[str, Any]]]]]:
+Numbered = list[tuple[int, dict[str, Any]]]
+"""Rows with their number in the file, from 1."""
+
+
+def _blocks(file: Path) -> list[tuple[Path, Callable[[], Numbered]]]:
     if file.suffix != ".parquet":
-        return [(file, partial(_jsonl_rows, file))]
+        return [(file, lambda: list(rows.objects(file)))]
     import pyarrow
     import pyarrow.parquet
 
     try:
         opened = pyarrow.parquet.ParquetFile(file)
-    except (pyarrow.ArrowException, OSError) as error:
-        raise Refused(Fault(str(file), f"not a readable parquet file ({str(error).splitlines()[0]})")) from None
-    return [(file, partial(_parquet_rows, opened, group)) for group in range(opened.num_row_groups)]
+    except (pyarrow.ArrowException, OSError, ValueError) as error:
+        raise Refused(Fault(str(file), f"is no readable parquet file: {str(error).splitlines()[0][:200]}")) from None
+    sizes = [opened.metadata.row_group(group).num_rows for group in range(opened.num_row_groups)]
+    starts = [sum(sizes[:group]) for group in range(len(sizes))]
+    return [(file, partial(_parquet_rows, file, opened, group, start)) for group, start in enumerate(starts)]
 
 
-def _parquet_rows(opened: Any, group: int) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = opened.read_row_group(group).to_pylist()
-    return rows
+def _parquet_rows(file: Path, opened: Any, group: int, start: int) -> Numbered:
+    import pyarrow
+
+    try:
+        return list(enumerate(opened.read_row_group(group).to_pylist(), start + 1))
+    except (pyarrow.ArrowException, OSError, ValueError) as error:
+        raise Refused(Fault(str(file), f"is no readable parquet file: {str(error).splitlines()[0][:200]}")) from None
 
 
-def _jsonl_rows(file: Path) -> list[dict[str, Any]]:
-    rows = []
-    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            raise Refused(Fault(f"{file}:{number}", f"not JSON ({error})")) from None
-        if not isinstance(row, dict):
-            raise Refused(Fault(f"{file}:{number}", "not a JSON object", "one object a line"))
-        rows.append(row)
-    return rows
-
-
-def _hub(calibration: Calibration) -> Iterator[CalibrationSample]:
+def _hub(calibration: Calibration) -> Iterator[tuple[str, dict[str, Any], Path]]:
     name = calibration.dataset
     try:
         from datasets import load_dataset
@@ -218,7 +248,7 @@ def _hub(calibration: Calibration) -> Iterator[CalibrationSample]:
             )
         ) from None
     for index in _order(len(data), calibration.seed):
-        yield _sample(f"{name}:{index}", data[index], Path())
+        yield f"{name}:{index}", data[index], Path()
 
 
 def _order(count: int, seed: int) -> list[int]:
@@ -226,71 +256,6 @@ def _order(count: int, seed: int) -> list[int]:
 
     order: list[int] = np.random.default_rng(seed).permutation(count).tolist()
     return order
-
-
-def _sample(name: str, row: dict[str, Any], folder: Path) -> CalibrationSample:
-    """A row with `messages`, `text`, or `question` and `answer`; pictures in `images`, `image`, or inside the messages."""
-    pictures = row.get("images") if row.get("images") is not None else row.get("image")
-    images = [pictures] if pictures is not None and not isinstance(pictures, list) else list(pictures or [])
-    messages = row.get("messages") or row.get("conversations")
-    text = None
-    if isinstance(messages, str):
-        messages = json.loads(messages)
-    if messages:
-        messages, inside = _clean(messages)
-        images = images or inside
-    elif row.get("question") is not None:
-        messages = _conversation(str(row["question"]), str(row.get("answer", "")), len(images))
-    elif isinstance(row.get("text"), str):
-        text = row["text"]
-    else:
-        raise Refused(
-            Fault(
-                f"calibration sample {name}",
-                f"has the columns {', '.join(sorted(row))}",
-                "messages, or question and answer, or text, and image or images for pictures",
-            )
-        )
-    return CalibrationSample(name, messages, text, [_image(name, i, folder) for i in images])
-
-
-def _clean(messages: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], list[Any]]:
-    """Messages in the chat template's form, and the pictures found inside them."""
-    cleaned, images = [], []
-    for message in messages:
-        content = message.get("content")
-        if not isinstance(content, str):
-            parts = []
-            for part in content or []:
-                if part.get("type") in ("image", "image_url") or part.get("image") is not None:
-                    source = part.get("image") or (part.get("image_url") or {}).get("url")
-                    images += [source] if source is not None else []
-                    parts.append({"type": "image"})
-                else:
-                    parts.append({"type": "text", "text": part.get("text") or ""})
-            content = parts
-        cleaned.append({"role": message.get("role", "user"), "content": content})
-    return cleaned, images
-
-
-def _image(name: str, value: Any, folder: Path) -> Any:
-    from PIL import Image, UnidentifiedImageError
-
-    try:
-        if isinstance(value, dict):  # how parquet stores a picture
-            value = value.get("bytes") or value.get("path")
-        if isinstance(value, str) and value.startswith("data:"):
-            import base64
-
-            value = base64.b64decode(value.partition(",")[2])
-        opened = (
-            value
-            if isinstance(value, Image.Image)
-            else Image.open(io.BytesIO(value) if isinstance(value, bytes) else folder / str(value))
-        )
-        return opened.convert("RGB")
-    except (OSError, UnidentifiedImageError, ValueError) as error:
-        raise Refused(Fault(f"calibration sample {name}", f"its picture cannot be read ({error})")) from None
 
 
 # -- from samples to the model's inputs --------------------------------------------------------------------------------

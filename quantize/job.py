@@ -156,7 +156,8 @@ class _Builder:
     def calibrate(self, wanted: Calibration, ahead: calibration.Ahead | None) -> None:
         self.say(f"preparing {wanted.samples} calibration samples from {wanted.dataset}")
         with self.clock.timed("calibration_data"):
-            samples = ahead.samples() if ahead else calibration.read(wanted)
+            tokens = family_of(read_config(self.job.source)).image_tokens
+            samples = ahead.samples() if ahead else calibration.read(wanted, tokens)
             self.prepared = calibration.prepare(wanted, self.source.processor, samples)
         for text in calibration.warnings(self.prepared.facts, self.job.source):
             self.say(text, "warning")

@@ -127,7 +127,10 @@ def make_plan(suite: Suite, checkpoints: Path, only: str | None = None) -> Plan:
         source = resolve_model(suite.model)
     except Refused as refused:
         given = [_given(name, suite) for name, v in suite.variants.items() if v.run or v.checkpoint]
-        faults += [*_calibration_faults(suite, (v.recipe for v in suite.variants.values())), *(f for _, g in given for f in g)]
+        faults += [
+            *_calibration_faults(suite, None, (v.recipe for v in suite.variants.values())),
+            *(f for _, g in given for f in g),
+        ]
         raise Refused(*refused.faults, *dict.fromkeys(faults)) from None
     variants = []
     for name, asked in suite.variants.items():
@@ -143,7 +146,7 @@ def make_plan(suite: Suite, checkpoints: Path, only: str | None = None) -> Plan:
         cells = kept
     plan = Plan(suite, source, variants, cells, every, list(dict.fromkeys(faults)))
     plan.faults += (
-        _calibration_faults(suite, (v.recipe for v in plan.to_build()))
+        _calibration_faults(suite, source, (v.recipe for v in plan.to_build()))
         + _device_faults(plan)
         + _twins(plan)
         + _random_faults(plan)
@@ -262,15 +265,12 @@ def cell_identity(suite: Suite, variant: PlannedVariant, name: str, measured: di
     }
 
 
-def _calibration_faults(suite: Suite, recipes: Iterable[Recipe | None]) -> list[Fault]:
-    """Calibration data that builds of these recipes need and that are not there."""
+def _calibration_faults(suite: Suite, source: Path | None, recipes: Iterable[Recipe | None]) -> list[Fault]:
+    """What is wrong with the calibration data that builds of these recipes need; source: the model, where it is known."""
     if not any(recipe and recipe.calibrates for recipe in recipes):
         return []
-    try:
-        calibration.local_files(suite.calibration)
-    except Refused as refused:
-        return [fault.at("calibration.dataset: ") for fault in refused.faults]
-    return []
+    tokens = family_of(headers.read_config(source)).image_tokens if source else ()
+    return [fault.at("calibration.dataset: ") for fault in calibration.faults(suite.calibration, tokens)]
 
 
 def _twins(plan: Plan) -> list[Fault]:

@@ -92,14 +92,14 @@ def _open(value: Any, folder: Path | None) -> Image.Image:
         if text.startswith("data:"):
             return _decoded(_base64(text.partition(",")[2]))
         path = (folder or Path()) / text
+        data = None
         try:
-            if path.is_file():
-                return _decoded(path.read_bytes())
+            data = path.read_bytes() if path.is_file() else None
         except (OSError, ValueError) as error:
             if not _long(text):
                 raise ValueError(f"cannot be read: {_line(error)}") from None
-        if _long(text):
-            return _decoded(_base64(text))
+        if data is not None or _long(text):
+            return _decoded(_base64(text) if data is None else data)
         raise ValueError(f"is the path {text[:200]}, where no file is")
     raise ValueError(f"is {type(value).__name__}, no picture")
 

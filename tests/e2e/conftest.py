@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-from tests.helpers.commands import LIMIT, FEW, command, harness, suite, engines, wait_for, everything_gone
-
-from tests.helpers.commands import LIMIT, FEW, command, harness, suite, engines, wait_for, everything_gone
-
 import subprocess
 from pathlib import Path
 

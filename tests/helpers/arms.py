@@ -6,8 +6,6 @@ from harness.record.records import CellId, Metric, Record
 from tests.helpers.records import record, sample
 
 
-
-
 def arms(n: int, lost: int, gained: int):
     base = [sample(str(i), 0.0 if i < gained else 1.0) for i in range(n)]
     other = [sample(str(i), 1.0 if i < gained else 0.0 if i < gained + lost else 1.0) for i in range(n)]

@@ -8,28 +8,14 @@ import http.server
 import io
 import json
 import threading
+
 from PIL import Image
+
 from harness.engine.log import EngineFacts
 from harness.engine.server import Engine
 from harness.engine.session import Session
 from harness.engine.settings import EngineSettings
 from harness.workloads import Context, Measurement, Workload
-import pytest
-from harness.engine.server import SAMPLING
-from harness.engine.settings import EngineSettings
-from harness.util.errors import CellFailed
-from harness.workloads.accuracy import Accuracy, AccuracySpec
-from harness.workloads.lm_eval import scores
-import pytest
-from harness.engine.server import SAMPLING
-from harness.engine.settings import EngineSettings
-from harness.util.errors import CellFailed
-from harness.workloads.accuracy import Accuracy, AccuracySpec
-from harness.workloads.lm_eval import scores
-
-
-
-
 
 TASK = """\
 task: {name}
@@ -119,9 +105,3 @@ def measured(kind: Workload, engine: Engine, spec, point, session: Session | Non
     """One Cell of a workload, measured against `engine` in a session of its own or in the one that is given."""
     with contextlib.nullcontext(session) if session else Session() as session:
         return kind.measure(Context(engine, session, spec, point, lambda *_: None, **more))
-
-
-
-
-
-

@@ -59,20 +59,3 @@ def everything_gone(seconds: float = 30) -> bool:
     while engines() and time.monotonic() < deadline:
         time.sleep(0.2)
     return engines() == []
-
-import subprocess
-from pathlib import Path
-import pytest
-from harness.record.folder import RunFolder
-from tests.helpers.commands import FEW, harness, suite
-
-
-
-from tests.helpers.commands import LIMIT, FEW, command, harness, suite, engines, wait_for, everything_gone
-import subprocess
-from pathlib import Path
-import pytest
-from harness.record.folder import RunFolder
-from tests.helpers.commands import FEW, harness, suite
-
-

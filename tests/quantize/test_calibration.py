@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from harness.util.errors import Refused
-from quantize.calibration import read, warnings
+from quantize.calibration import faults, read, warnings
 from quantize.recipe import Calibration
 from tests.helpers import shapes
 
@@ -56,7 +56,7 @@ def test_without_images_the_placeholders_go_too(tmp_path: Path):
     file = write_lines(tmp_path / "x.jsonl", [{"question": "q", "answer": "a", "image": picture(tmp_path, "a.png")}])
     (sample,) = read(Calibration(dataset=str(file), samples=1, images=False))
     assert sample.images == [] and sample.messages is not None
-    assert [p["type"] for p in sample.messages[0]["content"]] == ["text"]
+    assert [turn["content"] for turn in sample.messages] == ["q", "a"]
 
 
 def test_parquet_as_hubs_store_it(tmp_path: Path):
@@ -82,10 +82,10 @@ def test_parquet_as_hubs_store_it(tmp_path: Path):
 @pytest.mark.parametrize(
     ("rows", "said"),
     [
-        ('{"question": 1', "rows.jsonl:1: not JSON"),
-        ("[1]", "rows.jsonl:1: not a JSON object"),
+        ('{"question": 1', "rows.jsonl:1: is not JSON"),
+        ("[1]", "rows.jsonl:1: is a list, no JSON object"),
         ('{"image": "a.png"}', "messages, or question and answer"),
-        ('{"question": "q", "image": "gone.png"}', "its picture cannot be read"),
+        ('{"question": "q", "answer": "a", "image": "gone.png"}', "its picture is the path gone.png, where no file is"),
     ],
 )
 def test_bad_rows_are_one_line(tmp_path: Path, rows: str, said: str):
@@ -167,3 +167,89 @@ def test_warnings_say_what_the_manifest_holds(tmp_path: Path):
     text = "\n".join(warnings(facts, tmp_path))
     assert "text-only calibration of a vision-language model" in text
     assert "2 samples are longer than 64 tokens" in text and "3 samples used of 8 asked" in text
+
+
+def turns(*said: str) -> list[dict[str, str]]:
+    return [{"from": who, "value": what} for who, what in zip(("human", "gpt") * 2, said, strict=False)]
+
+
+def asked(*parts: object) -> list[dict[str, object]]:
+    return [{"role": "user", "content": list(parts)}]
+
+
+TEXT = {"type": "text", "text": "what?"}
+PICTURE = {"type": "image"}
+
+
+@pytest.mark.parametrize(
+    ("row", "kinds"),
+    [
+        ({"conversations": turns("what?", "red")}, ["what?", "red"]),
+        ({"conversations": turns("<image>\nwhat?", "red"), "image": "a.png"}, [["image", "text"], ["text"]]),
+        ({"conversations": turns("first <image> then <image>", "red"), "images": ["a.png", "a.png"]},
+         [["text", "image", "text", "image"], ["text"]]),
+        ({"question": "<image> what?", "answer": "red", "image": "a.png"}, [["image", "text"], ["text"]]),
+        ({"messages": [{"role": "user", "content": "what?"}], "image": "a.png"}, [["image", "text"]]),
+        ({"messages": asked({"type": "image_url", "image_url": "a.png"}, TEXT)}, [["image", "text"]]),
+        ({"messages": asked({"type": "image_url", "image_url": {"url": "a.png"}}, TEXT)}, [["image", "text"]]),
+        ({"messages": asked("a text in a list", TEXT)}, ["a text in a listwhat?"]),
+        ({"messages": json.dumps(asked(PICTURE, TEXT)), "image": "a.png"}, [["image", "text"]]),
+    ],
+)  # fmt: skip
+def test_forms_that_data_sets_come_in(tmp_path: Path, row: dict[str, object], kinds: list[object]):
+    picture(tmp_path, "a.png")
+    (sample,) = read(Calibration(dataset=str(write_lines(tmp_path / "rows.jsonl", [row])), samples=1))
+    assert sample.messages is not None
+    found = [m["content"] if isinstance(m["content"], str) else [p["type"] for p in m["content"]] for m in sample.messages]
+    assert found == kinds
+    assert len(sample.images) == sum(kind.count("image") for kind in kinds if isinstance(kind, list))
+
+
+BAD = {
+    "speaks of 2 pictures and has 1": {"messages": asked(PICTURE, PICTURE, TEXT), "image": "a.png"},
+    "speaks of 1 pictures and has 0": {"conversations": turns("<image> what?", "red")},
+    "has 1 pictures inside its messages and 1 beside them": {
+        "messages": asked({"type": "image", "image": "a.png"}, TEXT), "image": "a.png"},
+    "its messages are a text that is not JSON": {"messages": "[{'role': 'user'}]"},
+    "its turn 2 (assistant) is empty": {"conversations": turns("what?", " ")},
+    "its turn 1 is of role 'narrator'": {"messages": [{"role": "narrator", "content": "what?"}]},
+    "its turn 1 is no object": {"messages": ["what?"]},
+    "its turn 1 has a part that is neither text nor image: type 'video'": {"messages": asked({"type": "video"}, TEXT)},
+    "it has no messages": {"messages": []},
+    "it has a question and no answer": {"question": "what?", "answer": None},
+    "its question is empty": {"question": " ", "answer": "red"},
+    "holds no text": {"text": ""},
+    "its text holds the image token <|image_pad|>": {"question": "what is <|image_pad|>?", "answer": "a token"},
+    "its picture is the path gone.png": {"question": "what?", "answer": "red", "image": "gone.png"},
+    "its picture 2 is no picture that Pillow reads": {"question": "what?", "answer": "red", "images": ["a.png", "rows.jsonl"]},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("said", BAD)
+def test_every_bad_row_is_told_at_once_by_its_number_and_nothing_is_built_of_it(tmp_path: Path, said: str):
+    picture(tmp_path, "a.png")
+    good = {"question": "what?", "answer": "red", "image": "a.png"}
+    wanted = Calibration(dataset=str(write_lines(tmp_path / "rows.jsonl", [good, BAD[said], good, BAD[said]])), samples=4)
+    for _ in range(2):  # the second time as it was kept
+        (told,) = faults(wanted, ("<|image_pad|>",))
+        assert str(told).startswith(f"calibration sample rows.jsonl: rows 2, 4: {said}")
+    with pytest.raises(Refused, match=r"rows\.jsonl:[24]: "):
+        list(read(wanted, ("<|image_pad|>",)))
+
+
+def test_data_that_were_mended_are_looked_at_anew(tmp_path: Path):
+    wanted = Calibration(dataset=str(write_lines(tmp_path / "rows.jsonl", [{"text": ""}])), samples=1)
+    assert len(faults(wanted)) == 1
+    write_lines(tmp_path / "rows.jsonl", [{"text": "more than nothing"}])
+    assert faults(wanted) == []
+
+
+def test_transparent_and_turned_pictures_are_what_a_model_sees(tmp_path: Path):
+    Image.new("RGBA", (4, 8), (0, 0, 0, 0)).save(tmp_path / "a.png")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (4, 8), "red").save(tmp_path / "b.jpg", exif=exif)
+    rows: list[dict[str, object]] = [{"question": "q", "answer": "a", "images": ["a.png", "b.jpg"]}]
+    (sample,) = read(Calibration(dataset=str(write_lines(tmp_path / "rows.jsonl", rows)), samples=1))
+    clear, turned = sample.images
+    assert clear.getcolors() == [(32, (255, 255, 255))] and turned.size == (8, 4)

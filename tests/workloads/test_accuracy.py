@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-from tests.helpers.chat_server import colour_of, Running
-
-from tests.helpers.chat_server import colour_of, Running
-
 import pytest
 
 from harness.engine.server import SAMPLING
