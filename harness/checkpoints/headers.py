@@ -21,6 +21,9 @@ from harness.util.errors import Fault, Refused
 PACKED = (".weight_packed", ".weight_scale", ".weight_shape", ".weight_zero_point", ".weight_g_idx", ".weight_global_scale")
 """Endings of the tensors that take a Linear's `.weight`'s place in compressed-tensors' packed formats."""
 
+QUANTIZED = (".weight_packed", ".weight_scale", ".weight_scale_inv", ".qweight")
+"""Endings of tensors that only a quantized Linear has."""
+
 DTYPES: dict[str, Any] = {
     "F64": np.float64,
     "F32": np.float32,
@@ -72,6 +75,7 @@ class Linear:
     in_features: int
     out_features: int
     packed: bool = False
+    """Whether it is quantized, whatever its format."""
 
 
 def header(file: Path) -> dict[str, Tensor]:
@@ -175,10 +179,15 @@ def linears_of(config: Mapping[str, Any], table: dict[str, Tensor]) -> list[Line
     """The Linears among a checkpoint's modules, in name order."""
     family = family_of(config)
     return [
-        Linear(name, family.part_of(name), shape[1], shape[0], f"{name}.weight_packed" in table)
+        Linear(name, family.part_of(name), shape[1], shape[0], is_quantized(name, table))
         for name, shape in sorted(modules(table).items())
         if len(shape) == 2 and not family.is_looked_up(name)
     ]
+
+
+def is_quantized(name: str, table: dict[str, Tensor]) -> bool:
+    """Whether a Linear's tensors are those of a quantized one."""
+    return any(f"{name}{ending}" in table for ending in QUANTIZED)
 
 
 def matches(pattern: str, name: str) -> bool:

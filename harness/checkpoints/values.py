@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from harness.checkpoints.headers import PACKED, Tensor, is_tied, unpacked_shape
+from harness.checkpoints.shards import some
 from harness.families import Family, family_of
 from harness.util.errors import Fault
 
@@ -15,10 +16,6 @@ ABSURD = 1e4
 """A norm weight beyond this is damage: those of released models stay below a few hundred."""
 SLICE = 2048
 """Values compared at the start of each tensor that quantization must not change."""
-
-
-def some(names: list[str], limit: int = 3) -> str:
-    return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")
 
 
 def is_packed(name: str, table: dict[str, Tensor]) -> bool:
@@ -64,7 +61,7 @@ def source_faults(
 ) -> list[Fault]:
     """Nothing lost, nothing added, nothing changed that quantization does not change."""
     faults, family = [], family_of(source_config)
-    orphans = [n for n in table if n.endswith(PACKED) and not is_packed(_base(n), table)]
+    orphans = [n for n in table if n.endswith(PACKED) and not is_packed(_base(n), table) and f"{_base(n)}.weight" not in table]
     if orphans:
         faults.append(Fault(orphans[0], f"has no packed weight beside it ({len(orphans)} such tensors)"))
     names = {f"{_base(n)}.weight" if n.endswith(PACKED) else n for n in table if n not in orphans}
@@ -105,6 +102,8 @@ def _change(name: str, tensor: Tensor, table: dict[str, Tensor], family: Family)
         return []
     if now.shape != tensor.shape:
         return [Fault(name, f"has shape {list(now.shape)}, the source {list(tensor.shape)}")]
+    if now.dtype != tensor.dtype and f"{base}.weight_scale" in table:
+        return []  # quantized in place; its form is judged by its format
     if now.dtype != tensor.dtype:
         return [Fault(name, f"is stored as {now.dtype}, in the source as {tensor.dtype}")]
     # AWQ moves scales between the decoder layers' norms and Linears; everything else stays as it was.

@@ -5,28 +5,18 @@ Works on any compressed-tensors checkpoint. With a source it also checks that no
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from pydantic import Field
 
-from harness.checkpoints.headers import (
-    Tensor,
-    linears_of,
-    matches,
-    modules,
-    named_modules,
-    read_config,
-    tensors,
-    weight_files,
-)
+from harness.checkpoints import chat_template, scheme, shards
+from harness.checkpoints.headers import Tensor, linears_of, read_config, tensors, weight_files
 from harness.checkpoints.readable import config_faults, readable
-from harness.checkpoints.sidefiles import missing_files, side_file_faults, unreadable_files
-from harness.checkpoints.values import is_packed, some, source_faults, tie_faults, value_faults
-from harness.families import family_of
+from harness.checkpoints.sidefiles import side_file_faults, unreadable_files
+from harness.checkpoints.values import source_faults, tie_faults, value_faults
+from harness.checkpoints.whole import completeness_faults
 from harness.util.errors import Fault, Refused
 from harness.util.strict import Strict
 
@@ -83,6 +73,8 @@ class Report(Strict):
     """What it was compared with."""
     faults: list[Found]
     """Empty when all is well."""
+    notes: list[str] = Field(default_factory=list)
+    """What is no fault and should be known: which of several chat templates counts, what is not judged."""
     structure: Structure | None = None
     """Null when the weights cannot be read."""
     storage: Storage | None = None
@@ -109,7 +101,7 @@ def _structure(config: dict[str, Any], table: dict[str, Tensor]) -> Structure:
     counts: dict[bool, dict[str, int]] = {True: {}, False: {}}
     for one in linears_of(config, table):
         counts[one.packed][one.part] = counts[one.packed].get(one.part, 0) + 1
-    weights = _weight_args(config)
+    weights = [group.weights for group in scheme.groups_of(config)]
     if not counts[True] or not weights:
         return Structure(packed=counts[True], plain=counts[False])
     group = weights[0].get("group_size")
@@ -126,67 +118,69 @@ def verify(checkpoint: Path, source: Path | None = None) -> Report:
     """Every fault of `checkpoint`, compared with `source` where one is given. Never raises for a bad checkpoint."""
     if not checkpoint.is_dir():
         return _report(checkpoint, source, [Fault(str(checkpoint), "no such folder")])
-    faults: list[Fault] = []
     try:
         config = read_config(checkpoint)
     except Refused as refused:
         return _report(checkpoint, source, list(refused.faults))
-    table, original = _read(checkpoint, faults), None
+    table, faults = shards.read(checkpoint)
+    original = None
     if source is not None:
         try:
             original = (read_config(source), tensors(source))
         except Refused as refused:
             faults += refused.faults
-    checks: list[Check] = [
-        ("model.safetensors.index.json", lambda: _index_faults(checkpoint, table)),
-        ("side files", lambda: side_file_faults(checkpoint, source, config)),
-        *_needed(checkpoint, config, table),
-    ]
-    if table:
-        checks += [
-            (SECTION, lambda: _section_faults(config, table)),
-            (SECTION, lambda: _scheme_faults(config, table)),
-            (SECTION, lambda: _placement_faults(config, table)),
-            ("config.json", lambda: tie_faults(config, table)),
-        ]
+    checks = _checks(checkpoint, source, config, table)
+    checks.append((SECTION, lambda: scheme.stray_faults(config, table)))
     if table and original is not None:
         checks.append(("tensors", lambda: source_faults(config, table, *original)))
     for where, check in checks:
         faults += _tried(where, check)
     structure = None
+    notes = chat_template.notes(checkpoint)
     if table:
         try:
             structure = _structure(config, table)
-        except UNREADABLE as error:
-            faults.append(_unreadable(SECTION, error))
-    return _report(checkpoint, source, faults, structure, storage(checkpoint))
+            notes += scheme.not_judged(config, table)
+        except UNREADABLE:
+            faults.append(_unreadable(SECTION))
+    return _report(checkpoint, source, faults, structure, storage(checkpoint), notes)
 
 
 def servable_faults(checkpoint: Path) -> list[Fault]:
-    """What a server refuses or answers noise from, whoever made the checkpoint and in whatever format: a section that
-    cannot be read here, packed weights without one, damaged scales and norms, no tokenizer or preprocessor. A part of
-    what `verify` finds."""
-    faults: list[Fault] = []
+    """Why no server is to be started on a checkpoint, whoever made it and in whatever format: it would refuse, or answer
+    noise. What `verify` finds without a source, but for what a server passes over."""
     try:
-        config, table = read_config(checkpoint), _read(checkpoint, faults)
+        config = read_config(checkpoint)
     except Refused as refused:
         return list(refused.faults)
-    checks = [*_needed(checkpoint, config, table), ("side files", lambda: missing_files(checkpoint, config))]
-    return faults + [fault for where, check in checks for fault in _tried(where, check)]
+    table, faults = shards.read(checkpoint)
+    for where, check in _checks(checkpoint, None, config, table):
+        faults += _tried(where, check)
+    return list(dict.fromkeys(faults))
 
 
-def _needed(checkpoint: Path, config: dict[str, Any], table: dict[str, Tensor]) -> list[Check]:
+def _checks(checkpoint: Path, source: Path | None, config: dict[str, Any], table: dict[str, Tensor]) -> list[Check]:
     """What any server asks of any checkpoint."""
-    return [
+    checks: list[Check] = [
         (SECTION, lambda: readable(checkpoint)),
-        (SECTION, lambda: _missing_section(config, table)),
-        ("tensors", lambda: value_faults(table)),
         ("config.json", lambda: config_faults(config, table)),
         ("side files", lambda: unreadable_files(checkpoint)),
+        ("side files", lambda: side_file_faults(checkpoint, source, config)),
+        ("chat template", lambda: chat_template.faults(checkpoint)),
     ]
+    if table:
+        checks += [
+            ("tensors", lambda: completeness_faults(config, table)),
+            ("tensors", lambda: value_faults(table)),
+            (SECTION, lambda: scheme.section_faults(config, table)),
+            (SECTION, lambda: scheme.tensor_faults(config, table)),
+            (SECTION, lambda: scheme.placement_faults(config, table)),
+            ("config.json", lambda: tie_faults(config, table)),
+        ]
+    return checks
 
 
-SECTION = "config.json: quantization_config"
+SECTION = scheme.SECTION
 UNREADABLE = (AttributeError, KeyError, TypeError, ValueError, IndexError, ZeroDivisionError)
 
 
@@ -196,12 +190,12 @@ def _tried(where: str, check: Callable[[], list[Fault]]) -> list[Fault]:
         return check()
     except Refused as refused:
         return list(refused.faults)
-    except UNREADABLE as error:
-        return [_unreadable(where, error)]
+    except UNREADABLE:
+        return [_unreadable(where)]
 
 
-def _unreadable(where: str, error: Exception) -> Fault:
-    return Fault(where, f"holds a value that cannot be read ({type(error).__name__}: {error})")
+def _unreadable(where: str) -> Fault:
+    return Fault(where, "holds a value of another kind than belongs there", "the file of the build, or of the source model")
 
 
 def _report(
@@ -210,6 +204,7 @@ def _report(
     faults: list[Fault],
     structure: Structure | None = None,
     storage: Storage | None = None,
+    notes: list[str] | None = None,
 ) -> Report:
     unique = dict.fromkeys(faults)
     return Report(
@@ -217,171 +212,6 @@ def _report(
         source=source,
         structure=structure,
         storage=storage,
+        notes=notes or [],
         faults=[Found(where=f.where, what=f.what, right=f.right) for f in unique],
     )
-
-
-def _read(checkpoint: Path, faults: list[Fault]) -> dict[str, Tensor]:
-    from harness.checkpoints.headers import header
-
-    table: dict[str, Tensor] = {}
-    files = weight_files(checkpoint)
-    if not files:
-        faults.append(Fault(str(checkpoint), "holds no .safetensors file"))
-    for file in files:
-        try:
-            table |= header(file)
-        except Refused as refused:
-            faults += refused.faults
-    return table
-
-
-def _weight_args(config: dict[str, Any]) -> list[dict[str, Any]]:
-    groups = (config.get("quantization_config") or {}).get("config_groups") or {}
-    return [g["weights"] for g in groups.values() if isinstance(g, dict) and isinstance(g.get("weights"), dict)]
-
-
-def _index_faults(checkpoint: Path, table: dict[str, Tensor]) -> list[Fault]:
-    path = checkpoint / "model.safetensors.index.json"
-    if not path.is_file():
-        several = len(weight_files(checkpoint)) > 1
-        return [Fault(path.name, "missing beside several safetensors files")] if several else []
-    try:
-        named: dict[str, str] = json.loads(path.read_text(encoding="utf-8"))["weight_map"]
-    except (ValueError, KeyError, TypeError) as error:
-        return [Fault(path.name, f"not a weight index ({error})")]
-    faults = [
-        Fault(path.name, f"names {shard}, which is not there", "fetch or build that shard")
-        for shard in sorted(set(named.values()))
-        if not (checkpoint / shard).is_file()
-    ]
-    lost = [
-        n for n, shard in named.items() if (checkpoint / shard).is_file() and (n not in table or table[n].file.name != shard)
-    ]
-    extra = [n for n in table if n not in named]
-    if lost:
-        faults.append(Fault(path.name, f"names tensors that their shard does not hold: {some(lost)}"))
-    if extra:
-        faults.append(Fault(path.name, f"does not name tensors that the shards hold: {some(extra)}"))
-    return faults
-
-
-def _missing_section(config: dict[str, Any], table: dict[str, Tensor]) -> list[Fault]:
-    packed = sum(name.endswith(".weight_packed") for name in table)
-    if not packed or config.get("quantization_config") or (config.get("text_config") or {}).get("quantization_config"):
-        return []
-    right = "the section the build wrote; without it a server reads noise or refuses"
-    return [Fault(SECTION, f"missing, yet {packed} Linears are packed", right)]
-
-
-def _section_faults(config: dict[str, Any], table: dict[str, Tensor]) -> list[Fault]:
-    section, packed = config.get("quantization_config"), [n for n in table if n.endswith(".weight_packed")]
-    if not section:
-        return []
-    if section.get("quant_method") not in (None, "compressed-tensors"):
-        return [Fault("config.json: quantization_config.quant_method", f"is {section['quant_method']!r}", "compressed-tensors")]
-    if not packed and section.get("format") == "pack-quantized":
-        return [
-            Fault(
-                "config.json: quantization_config",
-                "says pack-quantized, yet no Linear is packed",
-                "a checkpoint saved compressed",
-            )
-        ]
-    return []
-
-
-def _scheme_faults(config: dict[str, Any], table: dict[str, Tensor]) -> list[Fault]:
-    """Packed tensors against the scheme: zero points, shapes, the parts a packed Linear is made of."""
-    weights = _weight_args(config)
-    if not weights:
-        return []
-    args = weights[0]
-    symmetric, bits, group = args.get("symmetric", True), int(args.get("num_bits") or 8), args.get("group_size")
-    packed = [one for one in linears_of(config, table) if one.packed]
-    if not packed:
-        return []
-    faults = []
-    zero = [n for n in table if n.endswith(".weight_zero_point")]
-    if symmetric and zero:
-        faults.append(
-            Fault(zero[0], f"a zero point in a symmetric scheme ({len(zero)} in all)", "symmetric: false, or no zero points")
-        )
-    lacking = [one.name for one in packed if not symmetric and f"{one.name}.weight_zero_point" not in table]
-    if lacking:
-        faults.append(Fault(f"{lacking[0]}.weight_zero_point", f"missing in an asymmetric scheme ({len(lacking)} in all)"))
-    for part in ("weight_scale", "weight_shape"):
-        without = [one.name for one in packed if f"{one.name}.{part}" not in table]
-        if without:
-            faults.append(Fault(f"{without[0]}.{part}", f"missing beside packed weights ({len(without)} in all)"))
-    for one in packed:
-        faults += _shape_faults(one.name, one.in_features, one.out_features, bits, group, table)
-    return faults
-
-
-def _shape_faults(name: str, k: int, n: int, bits: int, group: int | None, table: dict[str, Tensor]) -> list[Fault]:
-    faults = []
-    words = (n, -(-k * bits // 32))
-    stored = table[f"{name}.weight_packed"].shape
-    if stored != words and f"{name}.weight_shape" in table:
-        faults.append(Fault(f"{name}.weight_packed", f"has shape {list(stored)}, {bits} bit of [{n}, {k}] take {list(words)}"))
-    scale = table.get(f"{name}.weight_scale")
-    wanted = (n, 1 if group in (None, -1) else -(-k // group))
-    if scale is not None and f"{name}.weight_shape" in table and scale.shape != wanted:
-        faults.append(
-            Fault(
-                f"{name}.weight_scale",
-                f"has shape {list(scale.shape)}, group size "
-                f"{'per channel' if group is None else group} of [{n}, {k}] takes {list(wanted)}",
-            )
-        )
-    return faults
-
-
-def _placement_faults(config: dict[str, Any], table: dict[str, Tensor]) -> list[Fault]:
-    """Packed where the config says and nowhere else; every ignore entry names something."""
-    section = config.get("quantization_config")
-    if not section or not any(n.endswith(".weight_packed") for n in table):
-        return []
-    faults = []
-    every, family = linears_of(config, table), family_of(config)
-    for part in ("visual", "lm_head", "embeddings"):
-        wrong = [n for n in modules(table) if is_packed(n, table) and family.part_of(n) == part]
-        if wrong:
-            faults.append(Fault(f"{wrong[0]}.weight_packed", f"{len(wrong)} {part} layers are packed", "only language Linears"))
-    ignore = [str(p) for p in section.get("ignore") or []]
-    covered = {one.name for one in every if any(_match(p, one.name) for p in ignore)}
-    targets = {t for g in (section.get("config_groups") or {}).values() for t in g.get("targets") or []}
-    if "Linear" in targets:
-        open_ = [one.name for one in every if not one.packed and one.name not in covered]
-        if open_:
-            faults.append(
-                Fault(
-                    "config.json: quantization_config.ignore",
-                    f"does not cover {len(open_)} Linears that are not packed: {some(open_)}",
-                    "their names as the checkpoint's tensors have them",
-                )
-            )
-    both = [one.name for one in every if one.packed and one.name in covered]
-    if both:
-        faults.append(
-            Fault("config.json: quantization_config.ignore", f"covers {len(both)} Linears that are packed: {some(both)}")
-        )
-    known = named_modules(config, table)
-    stray = [p for p in ignore if not any(_match(p, name) for name in known)]
-    if stray:
-        faults.append(
-            Fault(
-                "config.json: quantization_config.ignore",
-                f"{len(stray)} entries match no module: {some(stray)}",
-                f"a real name: {next(iter(known))}",
-            )
-        )
-    return faults
-
-
-def _match(pattern: str, name: str) -> bool:
-    try:
-        return matches(pattern, name)
-    except re.error:
-        return False

@@ -96,6 +96,11 @@ class Family:
         """The most tokens that one picture takes, from the image processor's settings; None where they do not tell."""
         return None
 
+    def parameters(self, config: Mapping[str, Any]) -> dict[str, tuple[int, ...]] | None:
+        """Every tensor of an unquantized checkpoint of this config, by its name on disk, with its shape; None where the
+        family does not know them, or the config lacks what they follow from."""
+        return None
+
     def buffer_bytes(self, config: Mapping[str, Any], batched_tokens: int) -> int:
         """Bytes that vLLM counts to the weights beside the checkpoint's tensors. batched_tokens: max_num_batched_tokens."""
         return 0

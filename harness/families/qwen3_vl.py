@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from harness.families.base import Family, Smoothing
@@ -47,8 +47,63 @@ QWEN3_VL_8B: dict[str, Any] = {
 """Qwen/Qwen3-VL-8B-Instruct's config.json: 8.77 B parameters."""
 
 
+def _parameters(
+    config: Mapping[str, Any], text: Mapping[str, Any], vision: Mapping[str, Any]
+) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """(name, shape) of every tensor, after transformers' modeling_qwen3_vl.py."""
+    hidden, mlp, head = text["hidden_size"], text["intermediate_size"], text["head_dim"]
+    queries, keys = text["num_attention_heads"] * head, text["num_key_value_heads"] * head
+    language = "model.language_model"
+    yield f"{language}.embed_tokens.weight", (text["vocab_size"], hidden)
+    yield f"{language}.norm.weight", (hidden,)
+    if not text.get("tie_word_embeddings", config.get("tie_word_embeddings", False)):
+        yield "lm_head.weight", (text["vocab_size"], hidden)
+    for number in range(text["num_hidden_layers"]):
+        layer = f"{language}.layers.{number}"
+        for norm in ("input_layernorm", "post_attention_layernorm"):
+            yield f"{layer}.{norm}.weight", (hidden,)
+        for norm in ("q_norm", "k_norm"):
+            yield f"{layer}.self_attn.{norm}.weight", (head,)
+        shapes = {"q_proj": (queries, hidden), "k_proj": (keys, hidden), "v_proj": (keys, hidden), "o_proj": (hidden, queries)}
+        for name, shape in shapes.items():
+            yield f"{layer}.self_attn.{name}.weight", shape
+            if text.get("attention_bias"):
+                yield f"{layer}.self_attn.{name}.bias", shape[:1]
+        for name, shape in {"gate_proj": (mlp, hidden), "up_proj": (mlp, hidden), "down_proj": (hidden, mlp)}.items():
+            yield f"{layer}.mlp.{name}.weight", shape
+    width, inner, patch = vision["hidden_size"], vision["intermediate_size"], vision["patch_size"]
+    merged = width * vision["spatial_merge_size"] ** 2
+    yield from _biased("model.visual.patch_embed.proj",
+                       (width, vision.get("in_channels", 3), vision["temporal_patch_size"], patch, patch))  # fmt: skip
+    yield "model.visual.pos_embed.weight", (vision["num_position_embeddings"], width)
+    for number in range(vision["depth"]):
+        block = f"model.visual.blocks.{number}"
+        for name, shape in {
+            "norm1": (width,), "norm2": (width,), "attn.qkv": (3 * width, width), "attn.proj": (width, width),
+            "mlp.linear_fc1": (inner, width), "mlp.linear_fc2": (width, inner),
+        }.items():  # fmt: skip
+            yield from _biased(f"{block}.{name}", shape)
+    deep = [f"deepstack_merger_list.{number}" for number in range(len(vision["deepstack_visual_indexes"]))]
+    for merger in ("merger", *deep):
+        yield from _biased(f"model.visual.{merger}.norm", (width if merger == "merger" else merged,))
+        yield from _biased(f"model.visual.{merger}.linear_fc1", (merged, merged))
+        yield from _biased(f"model.visual.{merger}.linear_fc2", (vision["out_hidden_size"], merged))
+
+
+def _biased(name: str, shape: tuple[int, ...]) -> Iterator[tuple[str, tuple[int, ...]]]:
+    yield f"{name}.weight", shape
+    yield f"{name}.bias", shape[:1]
+
+
 class Qwen3VL(Family):
     """Qwen/Qwen3-VL-*-Instruct, dense."""
+
+    def parameters(self, config: Mapping[str, Any]) -> dict[str, tuple[int, ...]] | None:
+        """Of Qwen3VLForConditionalGeneration, from the sizes in config.json."""
+        try:
+            return dict(_parameters(config, config["text_config"], config["vision_config"]))
+        except (KeyError, TypeError, AttributeError):
+            return None
 
     def most_picture_tokens(self, processor: Mapping[str, Any]) -> int | None:
         """The processor's largest area over the area of one token."""

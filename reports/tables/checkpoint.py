@@ -18,6 +18,8 @@ def show(report: Report, console: Console) -> None:
     """Print the tables and a last line that says how many faults there are."""
     for table in tables(report):
         console.print(table.rich())
+    for note in report.notes:
+        console.print(f"Note: {note}.", markup=False, soft_wrap=True)
     found = f"{len(report.faults) or 'no'} fault{'' if len(report.faults) == 1 else 's'}"
     console.print(f"{files.shown(report.checkpoint)}: {found}", markup=False, soft_wrap=True)
 

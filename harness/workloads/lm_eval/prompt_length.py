@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from harness.checkpoints.chat_template import used
 from harness.families import Family, family_of
 from harness.util import environments
 
@@ -83,15 +84,12 @@ def _template(model: Path) -> Any:
     if model not in _templates:
         from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-        file = model / "chat_template.jinja"
-        source = (
-            file.read_text(encoding="utf-8") if file.is_file() else _json(model / "tokenizer_config.json").get("chat_template")
-        )
+        found = used(model)
         # The same settings as transformers' own rendering, or white space would differ.
         environment = ImmutableSandboxedEnvironment(
             trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
         )
-        _templates[model] = environment.from_string(source) if isinstance(source, str) else None
+        _templates[model] = environment.from_string(found.text) if found else None
     return _templates[model]
 
 
@@ -102,7 +100,9 @@ def _counted(prompts: Sequence[Prompt], model: Path) -> list[int]:
 
     tokenizer = AutoTokenizer.from_pretrained(model)
     processor: Any = AutoProcessor.from_pretrained(model) if any(p.sizes for p in prompts) else None
-    texts = [tokenizer.apply_chat_template(p.messages, add_generation_prompt=True, tokenize=False) for p in prompts]
+    template = used(model)
+    given = {"chat_template": template.text} if template else {}
+    texts = [tokenizer.apply_chat_template(p.messages, add_generation_prompt=True, tokenize=False, **given) for p in prompts]
     lengths = [len(ids) for ids in tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]]
     if processor is not None and not hasattr(processor, "_get_num_multimodal_tokens"):
         return [0] * len(prompts)
