@@ -129,7 +129,7 @@ def verify(checkpoint: Path, source: Path | None = None) -> Report:
             original = (read_config(source), tensors(source))
         except Refused as refused:
             faults += refused.faults
-    checks = _checks(checkpoint, source, config, table)
+    checks = _checks(checkpoint, source, config, table, whole=not faults)
     checks.append((SECTION, lambda: scheme.stray_faults(config, table)))
     if table and original is not None:
         checks.append(("tensors", lambda: source_faults(config, table, *original)))
@@ -154,13 +154,15 @@ def servable_faults(checkpoint: Path) -> list[Fault]:
     except Refused as refused:
         return list(refused.faults)
     table, faults = shards.read(checkpoint)
-    for where, check in _checks(checkpoint, None, config, table):
+    for where, check in _checks(checkpoint, None, config, table, whole=not faults):
         faults += _tried(where, check)
     return list(dict.fromkeys(faults))
 
 
-def _checks(checkpoint: Path, source: Path | None, config: dict[str, Any], table: dict[str, Tensor]) -> list[Check]:
-    """What any server asks of any checkpoint."""
+def _checks(
+    checkpoint: Path, source: Path | None, config: dict[str, Any], table: dict[str, Tensor], whole: bool
+) -> list[Check]:
+    """What any server asks of any checkpoint. whole: whether every file is there, so that what is missing is missing."""
     checks: list[Check] = [
         (SECTION, lambda: readable(checkpoint)),
         ("config.json", lambda: config_faults(config, table)),
@@ -170,10 +172,10 @@ def _checks(checkpoint: Path, source: Path | None, config: dict[str, Any], table
     ]
     if table:
         checks += [
-            ("tensors", lambda: completeness_faults(config, table)),
+            ("tensors", lambda: completeness_faults(config, table) if whole else []),
             ("tensors", lambda: value_faults(table)),
             (SECTION, lambda: scheme.section_faults(config, table)),
-            (SECTION, lambda: scheme.tensor_faults(config, table)),
+            (SECTION, lambda: scheme.tensor_faults(config, table) if whole else []),
             (SECTION, lambda: scheme.placement_faults(config, table)),
             ("config.json", lambda: tie_faults(config, table)),
         ]

@@ -137,6 +137,8 @@ def make_plan(suite: Suite, checkpoints: Path, only: str | None = None) -> Plan:
         planned, found = _given(name, suite) if asked.run or asked.checkpoint else _made(name, suite, source, checkpoints)
         variants.append(planned)
         faults += found
+    if all(variant.origin == "recipe" for variant in variants):
+        faults += served_faults(source, "model: ")
     reference = next(v.content for v in variants if v.name == suite.baseline)
     cells = every = [cell for variant in variants for cell in _cells(suite, variant, reference, points)]
     if only:

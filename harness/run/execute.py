@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from harness.checkpoints import verify
+from harness.checkpoints import chat_template, verify
 from harness.engine.session import Session
 from harness.plan import other_runs
 from harness.plan.plan import Plan, PlannedVariant, make_plan
@@ -188,6 +188,9 @@ def preflight(plan: Plan, folder: RunFolder, fresh: bool = False, tell: Callable
 
     tell: gets a line for each document that will not be asked and counts as wrong.
     """
+    for variant in (v for v in plan.variants if v.built and v.origin != "run"):
+        for note in chat_template.notes(variant.path):
+            tell(f"variants.{variant.name}: {note}")
     missing = [c for c in plan.cells if not c.taken and (fresh or c.identity is None or not is_done(folder, c.id.key))]
     found: list[Fault] = []
     for name, spec in plan.suite.workloads.asked():

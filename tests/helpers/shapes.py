@@ -11,14 +11,12 @@ import numpy as np
 Entry = tuple[str, np.ndarray]
 """safetensors dtype name and the values; BF16 values are given as float32 and stored as their upper half."""
 
-NAMES = {"BF16": 2, "F32": 4, "I32": 4, "I64": 8, "U8": 1}
-
 
 def encode(dtype: str, values: np.ndarray) -> bytes:
     """Bytes of `values` as safetensors stores them; BF16 is cut, not rounded."""
     if dtype == "BF16":
         return (values.astype("<f4").view("<u4") >> 16).astype("<u2").tobytes()
-    return values.astype({"F32": "<f4", "I32": "<i4", "I64": "<i8", "U8": "u1"}[dtype]).tobytes()
+    return values.astype({"F32": "<f4", "I32": "<i4", "I64": "<i8", "U8": "u1", "I8": "i1", "F8_E4M3": "u1"}[dtype]).tobytes()
 
 
 def write_safetensors(path: Path, table: dict[str, Entry]) -> None:
