@@ -147,3 +147,63 @@ def test_what_pairs_is_part_of_the_key_only_where_it_differs_from_earlier_versio
         Accuracy().identity(AccuracySpec(tasks=("demo_vl_text",), pair_by=how), point) for how in ("id", "position")
     )
     assert "pair_by" not in by_id and by_position == by_id | {"pair_by": "position"}
+
+
+GENERATION = "generation_kwargs: {{until: [], max_gen_toks: 8}}"
+
+
+def asking(monkeypatch, generation: str) -> None:
+    monkeypatch.setattr(f"{__name__}.TASK", TASK.replace(GENERATION, f"generation_kwargs: {{{{{generation}}}}}"))
+
+
+@pytest.mark.parametrize(
+    ("generation", "limit", "stop"),
+    [
+        ("until: [], max_gen_toks: 8", 8, []),
+        ("until: [], max_new_tokens: 2, num_beams: 1, top_p: 1.0, temperature: 0", 2, []),
+        ("until: [], max_tokens: 3, do_sample: false, temperature: 0.7", 3, []),
+        ("until: [], max_completion_tokens: 4", 4, []),
+        ("until: [a, b, c, d, e, f], max_gen_toks: 8", 8, list("abcdef")),
+        ("until: stop, max_gen_toks: 8", 8, ["stop"]),
+    ],
+)
+def test_what_a_task_asks_of_the_generation_is_what_is_sent(ask, monkeypatch, generation, limit, stop):
+    asking(monkeypatch, generation)
+    assert ask([doc("1")], None, settings=EngineSettings()) == []
+    _, (body,) = ask([doc("1")], lambda *_: ("red", "stop"))
+    limits = {key: value for key, value in body.items() if "max" in key}
+    assert set(limits.values()) == {limit} and len(limits) == 1
+    assert body["stop"] == stop and SAMPLING.items() <= body.items()
+    assert not {"num_beams", "do_sample", "until", "max_new_tokens"} & body.keys()
+
+
+@pytest.mark.parametrize(
+    ("generation", "told"),
+    [
+        ("temperature: 0.7, do_sample: true", "ask for sampling (temperature 0.7), and every arm is asked greedily"),
+        ("num_beams: 4", "generation_kwargs.num_beams is 4, which no request carries"),
+        ("repetition_penalty: 1.1", "generation_kwargs.repetition_penalty is 1.1, which no request carries"),
+        ("max_lenght: 8", "generation_kwargs.max_lenght is not known, so no request would carry it"),
+        ("max_gen_toks: many", "generation_kwargs.max_gen_toks is 'many'; a number of tokens"),
+        ("until: 7", "generation_kwargs.until is 7"),
+    ],
+)
+def test_what_no_request_carries_is_refused_by_name(ask, monkeypatch, generation, told):
+    asking(monkeypatch, generation)
+    assert told in ask([doc("1")], None, settings=EngineSettings())[0]
+
+
+@pytest.mark.parametrize(
+    ("metric", "told"),
+    [
+        ("{{metric: exact_match, aggregation: median, higher_is_better: true}}", "exact_match, is aggregated by median"),
+        ("{{metric: f1}}", "f1, is aggregated by f1_score"),
+        ("{{metric: !function data.percent, aggregation: mean, higher_is_better: true}}",
+         "its scorer was tried: metric percent is 100"),
+    ],
+)  # fmt: skip
+def test_scores_that_are_none_are_told_before_anything_is_asked(ask, monkeypatch, metric, told):
+    monkeypatch.setattr(f"{__name__}.TASK", TASK.replace("{{metric: exact_match}}", metric))
+    scorer = "def percent(predictions, references):\n    return 100.0 * (predictions == references)\n"
+    monkeypatch.setattr(f"{__name__}.DATA", DATA + scorer)
+    assert told in ask([doc("1")], None, settings=EngineSettings())[0]

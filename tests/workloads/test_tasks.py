@@ -73,3 +73,88 @@ def test_data_in_another_folder_and_odd_task_files(tmp_path):
     data.write_text("[2]")
     assert mine.fingerprint() != before and mine.chance is None
     assert tasks.find(["itself"], own)[0].name == "itself"
+
+
+OWN = """\
+task: {name}
+custom_dataset: !function data.load
+test_split: test
+output_type: generate_until
+doc_to_text: "{{{{question}}}}"
+doc_to_target: "{{{{answer}}}}"
+generation_kwargs: {{until: [], max_gen_toks: {limit}}}
+metric_list: [{{metric: exact_match}}]
+"""
+
+
+@pytest.fixture
+def grouped(tmp_path):
+    """A folder with two tasks and groups that hold them in every form that lm-eval reads."""
+    (tmp_path / "data.py").write_text(
+        "import datasets\ndef load(**_):\n"
+        "    return {'test': datasets.Dataset.from_list([{'id': 'd', 'question': 'q', 'answer': 'a'}])}\n"
+    )
+    for name, limit in (("one", 8), ("two", 9)):
+        (tmp_path / f"{name}.yaml").write_text(OWN.format(name=name, limit=limit))
+    (tmp_path / "plain.yaml").write_text("group: plain\ntask: [one, two]\n")
+    (tmp_path / "nested.yaml").write_text("group: nested\ntask:\n- group: inner\n  task: [one]\n- plain\n")
+    (tmp_path / "says.yaml").write_text("group: says\ngeneration_kwargs: {until: [], max_gen_toks: 3}\ntask: [one, two]\n")
+    entry = "group: entry\ntask:\n- task: one\n  generation_kwargs: {until: [], max_gen_toks: 4}\n- two\n"
+    (tmp_path / "entry.yaml").write_text(entry)
+    body = OWN.format(name="born", limit=5).replace("{{{{", "{{").replace("!function data.load", "!function data.load")
+    inline = "".join(f"  {line}\n" for line in body.splitlines())
+    (tmp_path / "inline.yaml").write_text(f"group: inline\ntask:\n- {inline.lstrip()}- two\n")
+    (tmp_path / "broken.yaml").write_text("group: broken\ntask:\n- task: new\n  include: one.yaml\n")
+    (tmp_path / "lost.yaml").write_text("group: lost\ntask: [oen]\n")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("asked", "limits"),
+    [
+        ("plain", {"one": 8, "two": 9}),
+        ("nested", {"one": 8, "two": 9}),
+        ("says", {"says::one": 3, "says::two": 3}),
+        ("entry", {"entry::one": 4, "two": 9}),
+        ("inline", {"inline::born": 5, "two": 9}),
+        ("entry::one", {"entry::one": 4}),
+    ],
+)
+def test_groups_are_read_as_lm_eval_reads_them(grouped, asked, limits):
+    from harness.workloads.accuracy import AccuracySpec
+    from harness.workloads.lm_eval.questions import load
+
+    found = tasks.find([asked], grouped)
+    assert [task.name for task in found] == list(limits)
+    spec = AccuracySpec(tasks=(asked,), include_path=grouped)
+    assert {name: load(name, spec).answer_tokens(spec) for name in limits} == limits
+
+
+def test_what_a_group_says_is_part_of_the_fingerprint(grouped):
+    plain, said = (tasks.find([name], grouped)[0] for name in ("one", "says::one"))
+    before = said.fingerprint()
+    assert before != plain.fingerprint()
+
+
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        ("broken", "group broken defines 'new' in its own list with `include`, which lm-eval"),
+        ("lost", "unknown task 'oen'; did you mean 'one'?"),
+        ("entry::oen", "unknown task 'entry::oen'; did you mean 'entry::one'?"),
+    ],
+)
+def test_groups_that_cannot_be_read(grouped, asked, told):
+    with pytest.raises(Refused) as refused:
+        tasks.find([asked], grouped)
+    assert told in str(refused.value.faults[0])
+
+
+def test_a_task_that_a_group_changes_is_asked_as_it_says(grouped, tmp_path):
+    from harness.workloads.accuracy import Accuracy, AccuracySpec
+    from tests.helpers.chat_server import Server, engine_of, measured
+
+    server = Server(lambda *_: ("a", "stop"))
+    spec = AccuracySpec(tasks=("says",), include_path=grouped, concurrency=2)
+    got = measured(Accuracy(), engine_of(server, tmp_path), spec, {"task": "says::one"})
+    assert got.metrics["score"].value == 1.0 and server.bodies[0]["max_tokens"] == 3

@@ -96,7 +96,9 @@ class Asking:
 
         from harness.workloads.lm_eval.client import ServedModel
 
-        spec, questions, name = self._spec, self._questions, self._name
+        spec, questions = self._spec, self._questions
+        # lm-eval names its rows by its own name of the task.
+        name = questions.task.task_name
         served = ServedModel(self._engine.url, self._engine.name, spec.concurrency, spec.max_tokens, self)
         questions.start()
         results = evaluate(

@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 from lm_eval.models.openai_completions import LocalChatCompletion
 
-from harness.engine.server import SAMPLING
+from harness.workloads.lm_eval import generation
 from harness.workloads.lm_eval.questions import placed
 
 ALL_IMAGES = 1000
@@ -84,16 +84,14 @@ class ServedModel(LocalChatCompletion):
         **kwargs: Any,
     ) -> dict[str, Any]:
         self._told.before_each()
-        gen_kwargs = dict(gen_kwargs or {})
-        if self._max_tokens is not None:
-            gen_kwargs["max_gen_toks"] = self._max_tokens
+        asked = dict(gen_kwargs or {})
         last = messages[-1] if isinstance(messages, list) and messages else {}
         if isinstance(last.get("content"), list):
             pictures = [part for part in last["content"] if part["type"] == "image_url"]
             text = "".join(part["text"] for part in last["content"] if part["type"] == "text")
             messages = [*messages[:-1], last | {"content": placed(text, pictures)}]
-        payload: dict[str, Any] = super()._create_payload(messages, generate, gen_kwargs, seed, eos, **kwargs)
-        return payload | SAMPLING
+        payload: dict[str, Any] = super()._create_payload(messages, generate, dict(asked), seed, eos, **kwargs)
+        return generation.carried(payload, asked, self._max_tokens)
 
     def parse_generations(self, outputs: Any, **_: Any) -> list[Answer]:
         """One Answer a reply. A reply without content is an empty answer, not a placeholder."""

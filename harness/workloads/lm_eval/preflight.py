@@ -17,7 +17,8 @@ from harness.record.scores import RIGHT, metric_fault
 from harness.util import files
 from harness.util.cached import Kept
 from harness.util.errors import Fault
-from harness.workloads.lm_eval import prompt_length
+from harness.workloads.lm_eval import generation, prompt_length
+from harness.workloads.lm_eval.probe import scorer_faults
 from harness.workloads.lm_eval.questions import Questions, chat, placed
 
 if TYPE_CHECKING:
@@ -44,6 +45,8 @@ def task_faults(name: str, questions: Questions, spec: AccuracySpec, settings: E
     metric = next(iter(task.higher_is_better().items()), None)
     if metric and (why := metric_fault(metric[0], metric[1], bool(task.get_config("process_results")))):
         return [Fault(name, why, RIGHT)]
+    if wrong := [*generation.faults(name, task.get_config("generation_kwargs") or {}), *scorer_faults(name, questions)]:
+        return wrong
     ids = questions.ids(spec.limit)
     found = _twins(name, ids)
     longest = settings.max_model_len or prompt_length.model_length(model)
@@ -52,14 +55,14 @@ def task_faults(name: str, questions: Questions, spec: AccuracySpec, settings: E
         what = f"an answer may take {answer} tokens, and the model length is {longest}"
         found.append(Fault(name, what, "raise engine.max_model_len or lower accuracy.max_tokens"))
         longest = None
-    wrong = _wrong(questions, ids, settings.images_per_prompt, spec, model, longest)
+    unfit = _wrong(questions, ids, settings.images_per_prompt, spec, model, longest)
     questions.set_aside = {}
-    if spec.bad_documents == "score_zero" and wrong:
-        if len(wrong) == len(ids):
-            return [*found, Fault(name, f"none of its documents can be asked: {next(iter(wrong.values()))[0]}")]
-        questions.set_aside = {doc_id: "; ".join(reasons) for doc_id, reasons in wrong.items()}
+    if spec.bad_documents == "score_zero" and unfit:
+        if len(unfit) == len(ids):
+            return [*found, Fault(name, f"none of its documents can be asked: {next(iter(unfit.values()))[0]}")]
+        questions.set_aside = {doc_id: "; ".join(reasons) for doc_id, reasons in unfit.items()}
         return found
-    return found + [Fault(f"{name}: document {i}", reason, POLICY) for i, reasons in wrong.items() for reason in reasons]
+    return found + [Fault(f"{name}: document {i}", reason, POLICY) for i, reasons in unfit.items() for reason in reasons]
 
 
 def _twins(name: str, ids: list[str]) -> list[Fault]:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from harness.record.scores import Scale, scale_of
 from harness.util import environments, files
 from harness.workloads import tasks
+from harness.workloads.lm_eval import generation
 from harness.workloads.lm_eval.documents import Documents, forgive, shown
 from harness.workloads.tasks.local_data import Splits
 
@@ -27,8 +28,6 @@ GUESSES = ("choice", "choices", "randint", "randrange", "random", "sample")
 """Functions of Python's random module; a scorer that calls one while it scores an answer makes that answer up."""
 SCORING = threading.Lock()
 """Held while an answer is scored: another thread's scorer must not find the random module as `_draws` has it."""
-DEFAULT_ANSWER_TOKENS = 256
-"""lm-eval's limit for tasks that name none."""
 PLACEHOLDER = "<image>"
 """Where a task's text says that a picture belongs (MMMU, ChartQA)."""
 
@@ -83,8 +82,7 @@ class Questions:
 
     def answer_tokens(self, spec: AccuracySpec) -> int:
         """The longest answer in tokens."""
-        own = self.task.get_config("generation_kwargs") or {}
-        return int(spec.max_tokens or own.get("max_tokens") or own.get("max_gen_toks") or DEFAULT_ANSWER_TOKENS)
+        return spec.max_tokens or generation.answer_tokens(self.task.get_config("generation_kwargs") or {})
 
 
 def chat(questions: Questions, doc: dict[str, Any]) -> tuple[list[dict[str, Any]], str]:
@@ -130,7 +128,9 @@ def quiet() -> None:
 def load(name: str, spec: AccuracySpec) -> Questions:
     """The task called `name`; raises whatever its code and its data set raise."""
     (task,) = tasks.find([name], spec.include_path, spec.datasets)
-    questions = _load(name, task.file.parent, spec.num_fewshot, task.dataset, task.local, spec.pair_by == "position")
+    # A group's tasks may lie anywhere, so everything is read for one that is loaded through it.
+    folder = spec.include_path if task.group else task.file.parent
+    questions = _load(task.group, task.key, folder, spec.num_fewshot, task.dataset, task.local, spec.pair_by == "position")
     # A task's own function may take its pictures from anywhere.
     known = task.local is not None and isinstance(questions.task.get_config("doc_to_image"), str | list)
     questions.fingerprint = task.fingerprint() if known else None
@@ -138,19 +138,21 @@ def load(name: str, spec: AccuracySpec) -> Questions:
 
 
 @cache
-def _manager(folder: Path) -> Any:
-    """lm-eval's reader of one folder of task files: to read all of its own takes seconds."""
+def _manager(folder: Path | None, own: bool) -> Any:
+    """lm-eval's reader of one folder of task files; own: of its own as well, which takes seconds."""
     quiet()
     from lm_eval.tasks import TaskManager
 
-    return TaskManager(include_path=[str(folder)], include_defaults=False)
+    return TaskManager(include_path=[str(folder)] if folder else None, include_defaults=own)
 
 
 @cache
-def _load(name: str, folder: Path, fewshot: int, dataset: str | None, local: Path | None, by_position: bool) -> Questions:
-    manager = _manager(folder)
+def _load(
+    group: str | None, key: str, folder: Path | None, fewshot: int, dataset: str | None, local: Path | None, by_position: bool
+) -> Questions:
+    manager = _manager(folder, group is not None)
     with _standing_in(dataset, local):
-        task = manager.load(name)["tasks"][name]
+        task = manager.load(group or key)["tasks"][key]
     task.set_config("num_fewshot", fewshot or task.get_config("num_fewshot") or 0)
     rows = Documents(task.eval_docs)
     # lm-eval would read them anew, all of them, each time it is asked; and one that cannot be decoded would stop it.

@@ -7,22 +7,16 @@ last has over ten thousand files, so its index is made once for a version and ke
 from __future__ import annotations
 
 import hashlib
-import importlib.util
-import json
-import os
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from harness.util import environments, files
 from harness.util.errors import Fault, Refused, nearest
 from harness.workloads.tasks import local_data
+from harness.workloads.tasks.index import Leaf, Library, data_files, of_folder, read_task
 
 SHIPPED = Path(__file__).resolve().parent
 DEMO_DATA = ("data.py", "drawing.py", "phrases.py")
@@ -41,6 +35,12 @@ class Task:
     """The hub's name of its data set, or lm-eval's loader (`parquet`, `json`)."""
     local: Path | None = None
     """A folder on this disk that stands in for the hub's data set."""
+    key: str = ""
+    """lm-eval's own name of it."""
+    group: str | None = None
+    """The group through which it is loaded, where that says something of it that its own file does not."""
+    group_file: Path | None = None
+    """Where that group is defined."""
 
     def fingerprint(self) -> str:
         """Hash of the folder's files, of a local copy of its data and, for data made by code, of what makes it."""
@@ -49,93 +49,16 @@ class Task:
             total.update(local_data.content(self.local).encode())
         for path in sorted(p for p in self.file.parent.rglob("*") if p.is_file() and "__pycache__" not in p.parts):
             total.update(str(path.relative_to(self.file.parent)).encode() + files.file_sha256(path).encode())
-        for path in _data_files(_read(self.file)):
+        for path in data_files(read_task(self.file)):
             total.update(files.file_sha256(path).encode())
+        if self.group_file is not None:
+            total.update(f"{self.group}\0{self.key}\0".encode() + files.file_sha256(self.group_file).encode())
         if self.file.is_relative_to(SHIPPED):
             for name in DEMO_DATA:
                 total.update((environments.PACKAGE_ROOT / "harness" / "demo" / name).read_bytes())
             for package in ("numpy", "pillow", "scikit-learn"):
                 total.update(metadata.version(package).encode())
         return total.hexdigest()[:16]
-
-
-class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
-    """Reads a task file as data: `!function x.y` becomes the text `x.y`."""
-
-
-_Loader.add_constructor("!function", lambda loader, node: str(node.value))
-
-
-def _data_files(value: Any, within: tuple[int, ...] = ()) -> list[Path]:
-    """Every file on this disk that a task file names anywhere. within: what holds `value`; an anchor may hold itself."""
-    if isinstance(value, dict | list):
-        inner = value.values() if isinstance(value, dict) else value
-        above = (*within, id(value))
-        return [] if id(value) in within else [path for item in inner for path in _data_files(item, above)]
-    # os.path takes any text for a name; Path raises on a prompt that is longer than a name may be.
-    return [Path(value)] if isinstance(value, str) and "/" in value and os.path.isfile(value) else []  # noqa: PTH113
-
-
-def _read(path: Path, depth: int = 0) -> dict[str, Any]:
-    """A task file with its includes merged in; empty when it is no mapping."""
-    try:
-        data = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
-    except (OSError, yaml.YAMLError, ValueError, RecursionError, TypeError):
-        return {}
-    if not isinstance(data, dict):
-        return {}
-    include = data.pop("include", None)
-    named = isinstance(include, str) and "\0" not in include
-    return _read(path.parent / include, depth + 1) | data if named and depth < 20 else data
-
-
-def _index(folder: Path) -> dict[str, Any]:
-    """{"tasks": {name: [file, images, chance, dataset]}, "groups": {name: [names]}} of a folder's files."""
-    tasks: dict[str, list[Any]] = {}
-    groups: dict[str, list[str]] = {}
-    for path in sorted(p for p in folder.rglob("*.yaml") if p.is_file()):
-        if not re.search(r"^\s*(task|group|tag):", path.read_text(encoding="utf-8", errors="replace"), re.MULTILINE):
-            continue
-        data = _read(path)
-        if isinstance(data.get("group"), str) and isinstance(data.get("task"), list):
-            groups[data["group"]] = [_member(t) for t in data["task"]]
-        elif isinstance(data.get("task"), str):
-            about = data.get("metadata")
-            chance = about.get("chance") if isinstance(about, dict) else None
-            known = float(chance) if isinstance(chance, int | float) else None
-            dataset = data.get("dataset_path")
-            tasks[data["task"]] = [
-                str(path),
-                bool(data.get("doc_to_image")),
-                known,
-                dataset if isinstance(dataset, str) else None,
-            ]
-            tags = data.get("tag") or []
-            for tag in filter(lambda tag: isinstance(tag, str), tags if isinstance(tags, list) else [tags]):
-                groups.setdefault(tag, []).append(data["task"])
-    return {"tasks": tasks, "groups": groups}
-
-
-def _member(entry: Any) -> str:
-    return str(entry.get("task") or entry.get("group")) if isinstance(entry, dict) else str(entry)
-
-
-@cache
-def _installed() -> dict[str, Any]:
-    """The index of the installed lm-eval's own tasks."""
-    spec = importlib.util.find_spec("lm_eval")
-    version = environments.serve().version("lm-eval")
-    if spec is None or not spec.submodule_search_locations:
-        return {"tasks": {}, "groups": {}}
-    kept = environments.cache_folder() / f"lm-eval-{version}-tasks-2.json"
-    if not kept.is_file():
-        files.write_json(kept, _index(Path(spec.submodule_search_locations[0]) / "tasks"))
-    return dict(json.loads(kept.read_text(encoding="utf-8")))
-
-
-@cache
-def _folder(folder: Path) -> dict[str, Any]:
-    return _index(folder)
 
 
 def find(names: Iterable[str], include: Path | None = None, datasets: Mapping[str, Path] | None = None) -> list[Task]:
@@ -148,26 +71,48 @@ def find(names: Iterable[str], include: Path | None = None, datasets: Mapping[st
     if include is not None and not include.is_dir():
         faults.append(Fault("accuracy.include_path", f"{include} is no folder"))
         include = None
-    near = [_folder(p) for p in (include, SHIPPED) if p is not None]
+    library = Library([of_folder(p) for p in (include, SHIPPED) if p is not None])
     found: dict[str, Task] = {}
 
-    def add(name: str, parents: tuple[str, ...]) -> None:
-        for index in [*near, *([] if any(name in i["tasks"] or name in i["groups"] for i in near) else [_installed()])]:
-            if name in index["groups"] and name not in parents:
-                for member in index["groups"][name]:
-                    add(member, (*parents, name))
-                return
-            if name in index["tasks"]:
-                file, images, chance, dataset = index["tasks"][name]
-                found.setdefault(name, Task(name, Path(file), images, chance, dataset, copies.get(dataset)))
-                return
-        known = [n for index in [*near, _installed()] for part in ("groups", "tasks") for n in index[part]]
-        faults.append(Fault("accuracy.tasks", f"unknown task {name!r}" + nearest(name, known)))
+    def add(about: list[Any], name: str, key: str, group: str | None, group_file: str = "") -> None:
+        file, images, chance, dataset = about
+        place = Path(group_file) if group_file else None
+        found.setdefault(name, Task(name, Path(file), images, chance, dataset, copies.get(dataset), key, group, place))
 
     for name in names:
-        add(name, ())
+        # A task that a group says something of is asked through that group: GROUP::TASK.
+        top = name.partition("::")[0]
+        group = library.group(top)
+        if group is None or (name != top and library.task(name) is not None):
+            about = library.task(name)
+            if about is None:
+                faults.append(Fault("accuracy.tasks", f"unknown task {name!r}" + nearest(name, library.names())))
+            else:
+                add(about, name, name, None)
+            continue
+        try:
+            leaves = [(_name(top, leaf), leaf) for leaf in library.leaves(top, group, within=(top,))]
+        except KeyError as error:
+            faults.append(
+                Fault("accuracy.tasks", f"unknown task {error.args[0]!r}" + nearest(str(error.args[0]), library.names()))
+            )
+            continue
+        except ValueError as error:
+            faults.append(Fault("accuracy.tasks", str(error), "give that task a file of its own"))
+            continue
+        mine = [(told, leaf) for told, leaf in leaves if name in (top, told)]
+        if not mine:
+            faults.append(Fault("accuracy.tasks", f"unknown task {name!r}" + nearest(name, [told for told, _ in leaves])))
+        for told, leaf in mine:
+            add(leaf.about, told, leaf.key, top if leaf.changed else None, group["file"] if leaf.changed else "")
     Refused.if_any(faults)
     return list(found.values())
+
+
+def _name(top: str, leaf: Leaf) -> str:
+    if not leaf.changed or leaf.key.startswith(f"{top}::"):
+        return leaf.key
+    return f"{top}::{leaf.key}"
 
 
 def dataset_faults(tasks: Iterable[Task], datasets: Mapping[str, Path]) -> list[Fault]:
