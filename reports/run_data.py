@@ -82,6 +82,15 @@ class RunData:
         return [key for key in self.facts.cells if key not in here]
 
     @property
+    def damage(self) -> dict[str, list[str]]:
+        """Why Cells do not count although their Records are there, and their labels."""
+        found: dict[str, list[str]] = defaultdict(list)
+        for key in self.absent:
+            if why := self.run.damage(key):
+                found[why].append(self.labels.get(key, key))
+        return dict(found)
+
+    @property
     def labels(self) -> dict[str, str]:
         """What the planned Cells are called, by key; empty for a Run of an earlier version."""
         return self.facts.labels

@@ -20,7 +20,7 @@ from harness.run.execute import run_facts, run_suite
 from harness.suite.schema import Suite
 from harness.util import environments
 from harness.util.progress import Reporter
-from tests.helpers.records import ROOT, record, sample
+from tests.helpers.records import ROOT, keep, record, sample
 from tests.helpers.runs import big_run
 
 
@@ -102,7 +102,7 @@ def measured(folder: RunFolder, plan: Plan, rows: int = 0) -> RunFolder:
     for cell in plan.cells:
         provenance = made.provenance.model_copy(update={"identity": cell.identity})
         one = made.model_copy(update={"cell": cell.id, "provenance": provenance})
-        folder.add(one, [sample(str(i), 1.0) for i in range(rows)])
+        keep(folder, one, [sample(str(i), 1.0) for i in range(rows)])
     return folder
 
 

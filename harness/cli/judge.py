@@ -67,7 +67,8 @@ def _compare(args: argparse.Namespace) -> int:
         speed.against(found.speed, found.left_out["speed"]),
     ]
     shown = [table for table in shown if len(table.frame) or table.notes]
-    warnings = [f"WARNING, not measured alike: {fault}" for fault in found.faults]
+    warnings = [f"WARNING, does not count: {fault}" for fault in found.damaged]
+    warnings += [f"WARNING, not measured alike: {fault}" for fault in found.faults]
     if args.markdown:
         print("\n\n".join([*warnings, *(markdown.table(table) for table in shown)]))
     else:

@@ -26,6 +26,8 @@ class Compared:
     speed: list[SpeedComparison] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
     """Fields in which arms differ, and documents that do not pair."""
+    damaged: list[Fault] = field(default_factory=list)
+    """Cells whose Records are there and do not count, because they or their samples are not what was measured."""
     left_out: dict[str, list[Fault]] = field(default_factory=lambda: {"accuracy": [], "divergence": [], "speed": []})
     """Cells that failed or are invalid, and what one arm alone has, by kind."""
 
@@ -44,12 +46,20 @@ def compare_all(
     for a variant that is not there, and when nothing is there to compare.
     """
     facts, records = run.read(), list(run.records())
+    damaged = [
+        Fault(where.read().labels.get(key, key), why, "run it again")
+        for where in (run, earlier)
+        if where is not None
+        for key in where.read().cells
+        if (why := where.damage(key))
+    ]
     before = earlier or run
     past = list(before.records()) if earlier else records
     pairs = _arms(facts, records, past, earlier, variants)
     where = f" in {earlier.path.resolve().name}" if earlier else ""
     arms = [Arms(f"{pair.baseline}{where}", pair.candidate) for pair in pairs]
     found = Compared(arms[0].baseline)
+    found.damaged = damaged
     bases = [pair.baseline for pair in pairs]
     sides = [((before, base), (run, pair.candidate), pair) for base, pair in zip(bases, arms, strict=True)]
     for base, pair, (some, faults) in zip(bases, arms, compare_arms(sides, anyway=anyway), strict=True):

@@ -138,7 +138,8 @@ def _cells(run: RunFolder) -> Iterator[Verdict]:
         record = run.record(key)
         if record is None:
             name, place = facts.cell(key)
-            why = "its Record or samples are damaged: run it again" if run.damaged(key) else "was not measured"
+            damage = run.damage(key)
+            why = f"{damage}: run it again" if damage else "was not measured"
             yield Verdict("cell", name, "the suite", place, "", "blocked", why)
         elif record.status != "done":
             why = f"is {record.status}: {record.reason}"

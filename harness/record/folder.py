@@ -20,6 +20,7 @@ from typing import TypeVar
 import msgspec
 from pydantic import ValidationError
 
+from harness.record import intact
 from harness.record.records import Noun, Record
 from harness.record.run_facts import RunFacts
 from harness.record.samples import Question, Row, Sample
@@ -39,6 +40,8 @@ class RunFolder:
     def __init__(self, path: Path):
         self.path = path
         self._known: dict[str, tuple[tuple[int, ...], Record | None]] = {}
+        self._damage: dict[str, str] = {}
+        self._intact = intact.Known(path)
 
     @classmethod
     def existing(cls, path: Path) -> RunFolder:
@@ -85,7 +88,7 @@ class RunFolder:
         return str(self.read().suite.get("name", self.path.name))
 
     def record(self, key: str) -> Record | None:
-        """The Record of a Cell; None when there is none, none that this version can read, or when samples are missing.
+        """The Record of a Cell; None when there is none, or where `damage` says why it does not count.
 
         Read once, and again when its file or its samples have changed.
         """
@@ -102,11 +105,16 @@ class RunFolder:
         return (*_state(f"{self.path}/records/{key}.json"), *_state(f"{self.path}/samples/{key}.jsonl"))
 
     def _record(self, key: str) -> Record | None:
+        self._damage.pop(key, None)
         try:
             record = Record.model_validate_json((self.path / "records" / f"{key}.json").read_bytes())
-            if record.samples and not _whole(self.samples_path(key), record):
-                return None
-        except (OSError, ValidationError):
+        except OSError:
+            return None
+        except ValidationError:
+            self._damage[key] = "its Record cannot be read"
+            return None
+        if record.samples and (why := self._intact.altered(record, self.samples_path(key), self.state(key))):
+            self._damage[key] = why
             return None
         return record
 
@@ -117,10 +125,13 @@ class RunFolder:
             record = self.record(key)
             if record:
                 yield record
+        self._intact.save()
 
-    def damaged(self, key: str) -> bool:
-        """Whether a Cell has a Record that does not count: one that cannot be read, or that lost samples."""
-        return self.record(key) is None and (self.path / "records" / f"{key}.json").exists()
+    def damage(self, key: str) -> str:
+        """Why a Cell's Record does not count although it is there: it cannot be read, or its samples are not what was
+        measured; empty when nothing is wrong. Such a Cell is measured anew by the next run."""
+        self.record(key)
+        return self._damage.get(key, "")
 
     def add(self, record: Record, samples: Iterable[Noun] = ()) -> Record:
         """Write the samples, then the Record that counts them: a kill in between leaves a Cell that is not done."""
@@ -128,7 +139,8 @@ class RunFolder:
         data = "".join(f"{line}\n" for line in lines).encode()
         if lines:
             files.write_bytes(self.samples_path(record.cell.key), data)
-        record = record.model_copy(update={"samples": len(lines), "samples_bytes": len(data) if lines else None})
+        about = {"samples_bytes": len(data), "samples_sha256": intact.sha256(data)} if lines else {}
+        record = record.model_copy(update={"samples": len(lines), "samples_bytes": None, "samples_sha256": None} | about)
         files.write_text(self.path / "records" / f"{record.cell.key}.json", record.model_dump_json(indent=1) + "\n")
         return record
 
@@ -208,11 +220,6 @@ def _told(error: ValidationError) -> str:
         return f"it has no {', '.join(missing)}"
     place = ".".join(map(str, found[0]["loc"]))
     return f"{place}: {found[0]['msg']}" if place else found[0]["msg"]
-
-
-def _whole(path: Path, record: Record) -> bool:
-    """Whether a samples file holds as many rows as its Record says. A file of the size that was written is not read."""
-    return path.stat().st_size == record.samples_bytes or path.read_bytes().count(b"\n") == record.samples
 
 
 def _state(path: str) -> tuple[int, ...]:

@@ -100,4 +100,6 @@ class Record(Noun):
     """Rows in the samples file."""
     samples_bytes: int | None = None
     """Its size. None in Records of earlier versions."""
+    samples_sha256: str | None = None
+    """Hash of the samples file, as it was measured. None in Records of earlier versions, and without samples."""
     provenance: Provenance

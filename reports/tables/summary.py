@@ -187,6 +187,7 @@ def summary(source: RunData) -> Table:
         some = f"{len(source.absent)} of {len(source.facts.cells)} Cells are not here"
         more = f": {_listed(names)}" if names else ""
         notes.append(f"{some} (not measured, or their files are damaged){more}.")
+        notes += [f"Does not count: {_listed(labels)}: {why}." for why, labels in source.damage.items()]
     return Table("Summary", made, list(dict.fromkeys(notes)))
 
 

@@ -192,6 +192,19 @@ def test_bad_input_is_one_line_and_status_2(harness, monkeypatch, arguments, tol
     assert not (ROOT / "x").exists()
 
 
+@pytest.mark.parametrize("verb", ["report", "compare", "gate"])
+def test_a_score_that_was_edited_by_hand_is_named_by_every_verb(tmp_path, harness, verb):
+    run = good_run(tmp_path / "r")
+    path = run.path / "records" / "2.json"
+    content = json.loads(path.read_text())
+    content["metrics"]["score"]["value"] = 1.0
+    path.write_text(json.dumps(content))
+    done = harness(verb, str(run.path))
+    told = " ".join((done.stdout + done.stderr).split())
+    assert "Traceback" not in told and "its score, 1, is not the mean of its samples" in told
+    assert verb != "gate" or done.returncode == 3
+
+
 # --- what the documentation and the action say
 
 

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from harness.cli import main
-from tests.helpers.records import ROOT, record, sample
+from tests.helpers.records import ROOT, keep, record, sample
 from tests.helpers.verbs import VERBS
 
 
@@ -103,7 +103,7 @@ def test_report_prints_tables_and_markdown(tmp_path):
 
     run = RunFolder(tmp_path / "r")
     for variant, key in (("a", "1"), ("b", "2")):
-        run.add(record(variant, key), [sample("1", 1.0), sample("2", 0.0)])
+        keep(run, record(variant, key), [sample("1", 1.0), sample("2", 0.0)])
     run.write(
         RunFacts.model_validate(
             {"suite": {"name": "s", "model": "m"}, "baseline": "a", "variants": {"a": {}, "b": {}}, "cells": ["1", "2"]}

@@ -19,7 +19,7 @@ from harness.record.run_facts import RunFacts
 from harness.util.errors import Refused
 from harness.util.parallel import spread
 from tests.helpers.arms import arms
-from tests.helpers.records import record, sample
+from tests.helpers.records import keep, record, sample
 
 
 def compared(n: int, lost: int, gained: int):
@@ -90,7 +90,7 @@ def run_of(tmp_path, *records):
         )
     )
     for one, samples in records:
-        run.add(one, samples)
+        keep(run, one, samples)
     return run
 
 
@@ -139,7 +139,7 @@ def test_documents_with_one_id_cannot_be_paired():
 def test_a_comparison_is_kept_until_a_file_it_follows_from_changes(tmp_path, monkeypatch):
     run = RunFolder(tmp_path / "r")
     for name, key, wrong in (("a", "1", ()), ("b", "2", ("3",))):
-        run.add(record(name, key, checkpoint=name), [sample(str(i), float(str(i) not in wrong)) for i in range(20)])
+        keep(run, record(name, key, checkpoint=name), [sample(str(i), float(str(i) not in wrong)) for i in range(20)])
     run.write(
         RunFacts.model_validate({"suite": {"name": "s"}, "baseline": "a", "variants": {"a": {}, "b": {}}, "cells": ["1", "2"]})
     )
@@ -148,7 +148,7 @@ def test_a_comparison_is_kept_until_a_file_it_follows_from_changes(tmp_path, mon
     with monkeypatch.context() as patch:
         patch.setattr(answers, "read_rows", None)
         assert compare_run(RunFolder(run.path), "a") == ([first], [])
-    run.add(record("b", "2", checkpoint="b"), [sample(str(i), float(i < 15)) for i in range(20)])
+    keep(run, record("b", "2", checkpoint="b"), [sample(str(i), float(i < 15)) for i in range(20)])
     ((second,), _) = compare_run(run, "a")
     assert second.lost == 5
 

@@ -11,7 +11,7 @@ from harness.record.samples import TokenScores
 from harness.suite.gate_policy import AccuracyPolicy, MemoryPolicy, Policy, SpeedPolicy, load_policy
 from harness.util.errors import Refused
 from tests.helpers.arms import arms, trial, trials
-from tests.helpers.records import record, run_of, sample, with_facts
+from tests.helpers.records import keep, record, run_of, sample, with_facts
 from tests.helpers.runs import memory_record, speed_record
 
 POLICY = Policy()
@@ -111,7 +111,7 @@ def test_cells_that_failed_or_are_missing_block_and_a_fail_weighs_more(tmp_path)
     with_facts(run, labels={"3": "b/accuracy/u", "4": "b/accuracy/w"})
     assert gate.judge(run, POLICY)[1].name == "b against the suite: cell/accuracy/w"
     (run.path / "records" / "3.json").write_text("{")
-    assert "its Record or samples are damaged" in gate.judge(run, POLICY)[0].reason
+    assert "its Record cannot be read" in gate.judge(run, POLICY)[0].reason
     worse = accuracy_run(tmp_path / "w", 900, 45, 0)
     with_facts(worse, cells=["1", "2", "4"])
     assert gate.outcome(gate.judge(worse, POLICY)) == "fail"
@@ -359,6 +359,6 @@ def test_a_baseline_at_chance_blocks(tmp_path):
     for key in ("1", "2"):
         made = run.record(key)
         samples = list(run.samples(key))
-        run.add(made.model_copy(update={"metrics": made.metrics | {"chance": chance}}), samples)
+        keep(run, made.model_copy(update={"metrics": made.metrics | {"chance": chance}}), samples)
     (line,) = [v for v in gate.judge(run, POLICY) if v.kind == "accuracy"]
     assert line.outcome == "blocked" and "nothing can be lost from that" in line.reason

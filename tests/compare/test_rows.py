@@ -12,14 +12,14 @@ from harness.compare.rows import read_rows
 from harness.record import folder
 from harness.record.folder import RunFolder
 from harness.util.errors import Refused
-from tests.helpers.records import record, sample
+from tests.helpers.records import keep, record, sample
 
 
 def test_only_lines_that_differ_are_read(tmp_path):
     run = RunFolder(tmp_path / "r")
-    run.add(record("a", "1"), [sample("1", 1.0), sample("2", 1.0)])
-    run.add(record("b", "2"), [sample("1", 1.0), sample("2", 0.0)])
-    run.add(record("c", "3"), [sample("2", 0.0), sample("1", 1.0)])
+    keep(run, record("a", "1"), [sample("1", 1.0), sample("2", 1.0)])
+    keep(run, record("b", "2"), [sample("1", 1.0), sample("2", 0.0)])
+    keep(run, record("c", "3"), [sample("2", 0.0), sample("1", 1.0)])
     for key in "23":  # the order of a file's lines means nothing
         pairs = read_rows((run, "1"), (run, key), "t")
         assert [(place, row.doc_id, row.score) for place, row in pairs.changed] == [(1, "2", 0.0)]
@@ -39,8 +39,8 @@ def test_the_fast_reader_gives_what_pairing_every_row_gives(tmp_path, changed, s
     if shuffled:
         draw.shuffle(after)
     run = RunFolder(tmp_path / "r")
-    run.add(record("a", "1"), before)
-    run.add(record("b", "2"), after)
+    keep(run, record("a", "1"), before)
+    keep(run, record("b", "2"), after)
     rows = [
         [folder.row(line, run.path) for line in run.samples_path(key).read_bytes().splitlines(keepends=True)] for key in "12"
     ]

@@ -11,7 +11,7 @@ from harness.util.progress import Reporter
 from reports.card import publish
 from reports.card.publish import Request
 from tests.helpers.hub_server import HubServer
-from tests.helpers.records import record, sample, with_facts
+from tests.helpers.records import keep, record, sample, with_facts
 
 REPO = "alice/Tiny-VL-AWQ"
 KEY = f"models/{REPO}"
@@ -23,8 +23,8 @@ def make_run(path: Path, **change: object) -> RunFolder:
     """A Run of a baseline and one variant; `change` is made to the variant's Record."""
     run = RunFolder(path)
     asked = [sample(str(n), float(n % 4 > 0)) for n in range(40)]
-    run.add(record("bf16", "1"), asked)
-    run.add(record("int4", "2").model_copy(update=change), [*asked[:-1], sample("39", 0.0, "no")])
+    keep(run, record("bf16", "1"), asked)
+    keep(run, record("int4", "2").model_copy(update=change), [*asked[:-1], sample("39", 0.0, "no")])
     recipe = {"method": "awq", "num_bits": 4, "group_size": 128, "observer": "mse", "symmetric": True, "n_grid": 20}
     recipe |= {"duo_scaling": True, "ignore": ["lm_head"], "mappings": [{}]}
     structure = {"packed": {"language": 28}, "plain": {}, "num_bits": 4, "group_size": 128, "symmetric": True}

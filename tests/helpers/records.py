@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from harness.record.folder import RunFolder
-from harness.record.records import CellId, Metric, Provenance, Record
+from harness.record.records import CellId, Metric, Noun, Provenance, Record
 from harness.record.run_facts import RunFacts
 from harness.record.samples import Sample
 
@@ -52,6 +53,19 @@ def record(variant: str, key: str, task: str = "t", **identity: object) -> Recor
     )
 
 
+def keep(run: RunFolder, made: Record, samples: Iterable[Noun]) -> Record:
+    """Write a Record with its samples; its score, where it has one, is their mean."""
+    rows = list(samples)
+    scores = [row.score for row in rows if isinstance(row, Sample)]
+    if rows and not scores:
+        # Rows of another kind have no score, and neither has their Record.
+        made = made.model_copy(update={"metrics": {k: v for k, v in made.metrics.items() if k != "score"}})
+    if scores and "score" in made.metrics:
+        score = made.metrics["score"].model_copy(update={"value": sum(scores) / len(scores)})
+        made = made.model_copy(update={"metrics": made.metrics | {"score": score}})
+    return run.add(made, rows)
+
+
 def run_of(path: Path, *records: tuple[Record, list[Sample]], baseline: str = "a", **facts: object) -> RunFolder:
     """A Run of finished Records with their samples."""
     run = RunFolder(path)
@@ -60,7 +74,7 @@ def run_of(path: Path, *records: tuple[Record, list[Sample]], baseline: str = "a
     base = {"suite": {"name": "s", "model": "m"}, "baseline": baseline, "variants": variants}
     run.write(RunFacts.model_validate(base | {"cells": [r.cell.key for r, _ in records]} | facts))
     for one, samples in records:
-        run.add(one, samples)
+        keep(run, one, samples)
     return run
 
 

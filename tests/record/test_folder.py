@@ -10,14 +10,14 @@ import pytest
 from harness.record.folder import RunFolder
 from harness.record.run_facts import RunFacts
 from harness.util.errors import Refused
-from tests.helpers.records import record, sample
+from tests.helpers.records import keep, record, sample
 
 FACTS = {"suite": {}, "baseline": "a", "variants": {}, "cells": []}
 
 
 def test_a_record_and_its_samples_come_back_as_they_were(tmp_path):
     run = RunFolder(tmp_path / "r")
-    kept = run.add(record("a", "k"), [sample("1", 1.0, "红色"), sample("2", 0.0)])
+    kept = keep(run, record("a", "k"), [sample("1", 1.0, "红色"), sample("2", 0.0)])
     assert kept.samples == 2
     assert run.record("k") == kept
     assert [s.answer for s in run.samples("k")] == ["红色", "0.0"]
@@ -63,7 +63,7 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path):
 
 def test_a_record_without_all_of_its_samples_is_measured_again(tmp_path):
     run = RunFolder(tmp_path / "r")
-    run.add(record("a", "k"), [sample("1", 1.0), sample("2", 0.0)])
+    keep(run, record("a", "k"), [sample("1", 1.0), sample("2", 0.0)])
     path = run.samples_path("k")
     whole = path.read_text()
     path.write_text(whole[: len(whole) // 2])
@@ -72,13 +72,58 @@ def test_a_record_without_all_of_its_samples_is_measured_again(tmp_path):
     assert run.record("k") is None
 
 
-def test_samples_of_another_size_are_whole_when_there_are_as_many(tmp_path):
+def forget_hash(run: RunFolder, key: str) -> None:
+    """A Record as earlier versions wrote it."""
+    path = run.path / "records" / f"{key}.json"
+    path.write_text(json.dumps({k: v for k, v in json.loads(path.read_text()).items() if k != "samples_sha256"}))
+
+
+def test_samples_of_earlier_records_count_when_the_score_is_their_mean(tmp_path):
     run = RunFolder(tmp_path / "r")
-    made = run.add(record("a", "k"), [sample("1", 1.0), sample("2", 0.0)])
+    made = keep(run, record("a", "k"), [sample("1", 1.0), sample("2", 0.0)])
     path = run.samples_path("k")
     assert made.samples_bytes == path.stat().st_size
+    forget_hash(run, "k")
     path.write_text(path.read_text().replace("\n", " \n"))
-    assert run.record("k") == made
+    assert run.record("k") == made.model_copy(update={"samples_sha256": None})
+
+
+@pytest.mark.parametrize(
+    ("file", "before", "after", "told"),
+    [
+        (
+            "samples/k.jsonl",
+            '"score":0.0',
+            '"score":1.0',
+            "its samples are not those that were measured: their hash is another",
+        ),
+        ("samples/k.jsonl", "right", "wrong", "its samples are not those that were measured"),
+        ("records/k.json", '"value": 0.5', '"value": 0.9', "its score, 0.9, is not the mean of its samples, 0.5"),
+        ("records/k.json", '"samples": 2', '"samples": 3', "it has 2 samples of 3"),
+        ("records/k.json", '"status": "done"', '"status": "fine"', "its Record cannot be read"),
+    ],
+)
+def test_what_was_changed_since_it_was_measured_does_not_count_and_is_named(tmp_path, file, before, after, told):
+    run = RunFolder(tmp_path / "r")
+    keep(run, record("a", "k"), [sample("1", 1.0), sample("2", 0.0)])
+    assert run.damage("k") == ""
+    path = tmp_path / "r" / file
+    text = path.read_text()
+    assert before in text
+    path.write_text(text.replace(before, after, 1))
+    for again in (run, RunFolder(tmp_path / "r")):  # the second time as it was kept
+        assert again.record("k") is None and again.damage("k").startswith(told)
+    path.write_text(text)
+    assert run.record("k") is not None and run.damage("k") == ""
+
+
+def test_a_flipped_sample_of_an_earlier_record_is_noticed_by_its_mean(tmp_path):
+    run = RunFolder(tmp_path / "r")
+    keep(run, record("a", "k"), [sample("1", 1.0), sample("2", 0.0)])
+    forget_hash(run, "k")
+    path = run.samples_path("k")
+    path.write_text(path.read_text().replace('"score":0.0', '"score":1.0'))
+    assert run.damage("k") == "its score, 0.5, is not the mean of its samples, 1"
 
 
 def test_a_folder_of_other_things_is_never_taken_over(tmp_path):

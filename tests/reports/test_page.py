@@ -9,7 +9,7 @@ import pytest
 
 from harness.record.folder import RunFolder
 from reports.page import html
-from tests.helpers.records import ROOT, record, sample
+from tests.helpers.records import ROOT, keep, record, sample
 from tests.helpers.runs import full_run, recipe, variant, write
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -84,7 +84,7 @@ def test_names_that_hold_scripts_are_shown_as_text(opened, tmp_path):
     names = ("bf16", EVIL, "a|b`*_{x}\u202e")
     for number, name in enumerate(names):
         samples = [sample(str(i), float(number == 0 or i > 3), EVIL, target=EVIL) for i in range(20)]
-        keys.append(run.add(record(name, str(number), EVIL, checkpoint=name), samples).cell.key)
+        keys.append(keep(run, record(name, str(number), EVIL, checkpoint=name), samples).cell.key)
     write(run, {n: variant(9 - i, recipe(observer=EVIL) if i else None) for i, n in enumerate(names)}, keys, model=EVIL)
     page = opened(run)
     assert page.evaluate("window.harmed") is None

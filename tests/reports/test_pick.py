@@ -9,7 +9,7 @@ from harness.util.errors import Refused
 from reports.pick import pick
 from reports.run_data import RunData
 from reports.tables.summary import summary
-from tests.helpers.records import record, sample
+from tests.helpers.records import keep, record, sample
 from tests.helpers.runs import full_run, recipe, variant, write
 
 
@@ -18,7 +18,7 @@ def run_of(path, wrong: dict[str, int], n: int = 400, **more: object) -> RunFold
     run, keys = RunFolder(path), []
     for name, count in {"bf16": 0, **wrong}.items():
         made = record(name, name, checkpoint=name).model_copy(update=more)
-        keys.append(run.add(made, [sample(str(i), float(i >= count)) for i in range(n)]).cell.key)
+        keys.append(keep(run, made, [sample(str(i), float(i >= count)) for i in range(n)]).cell.key)
     sizes = {name: variant(16 - 3 * i, recipe() if i else None) for i, name in enumerate(["bf16", *wrong])}
     return write(run, sizes, keys)
 
@@ -85,7 +85,7 @@ def test_a_task_that_lost_much_is_not_hidden_by_the_total(tmp_path):
     for name, lost in (("bf16", 0), ("a", 10)):
         for task, n, wrong in (("small", 40, lost), ("large", 4000, 0)):
             made = record(name, f"{name}-{task}", task, checkpoint=name)
-            keys.append(run.add(made, [sample(f"{task}{i}", float(i >= wrong)) for i in range(n)]).cell.key)
+            keys.append(keep(run, made, [sample(f"{task}{i}", float(i >= wrong)) for i in range(n)]).cell.key)
     write(run, {"bf16": variant(16), "a": variant(6, recipe())}, keys)
     found = pick(run, 14, 0.98)
     assert found.chosen is None and answers(found)["a"] == "shown to be too low" and "on small" in found.choices[1].why

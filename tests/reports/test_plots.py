@@ -11,7 +11,7 @@ from harness.record.folder import RunFolder
 from reports.plots import plots
 from reports.plots.speed import dominated
 from reports.run_data import RunData
-from tests.helpers.records import record, sample
+from tests.helpers.records import keep, record, sample
 from tests.helpers.runs import full_run, recipe, speed_record, variant, write
 
 
@@ -64,7 +64,7 @@ def test_many_variants_are_drawn_by_their_totals(tmp_path):
     names = ["bf16", *(f"v{i}" for i in range(30))]
     for name, task in itertools.product(names, ("s", "t")):
         samples = [sample(str(i), float(i > 3)) for i in range(20)]
-        keys.append(run.add(record(name, f"{name}-{task}", task, checkpoint=name), samples).cell.key)
+        keys.append(keep(run, record(name, f"{name}-{task}", task, checkpoint=name), samples).cell.key)
     found = by_name(write(run, {name: variant(9, recipe()) for name in names}, keys))
     assert len(found["recovery"].rows) == 30 and all(row["total"] for row in found["recovery"].rows)
     assert "heat" not in found and "pareto-size" not in found  # one recipe, one size: nothing to compare

@@ -9,7 +9,7 @@ from reports import tables
 from reports.run_data import RunData
 from reports.table import RANDOM
 from reports.tables.summary import lines, summary
-from tests.helpers.records import record, sample, with_facts
+from tests.helpers.records import keep, record, sample, with_facts
 from tests.helpers.runs import full_run, memory_record, variant, write
 
 
@@ -38,7 +38,7 @@ def test_why_something_is_missing(source):
 
 def test_columns_of_which_nothing_is_known_are_named_once(tmp_path):
     run = RunFolder(tmp_path / "r")
-    keys = [run.add(record(n, n, checkpoint=n), [sample("1", 1.0), sample("2", 1.0)]).cell.key for n in ("a", "b")]
+    keys = [keep(run, record(n, n, checkpoint=n), [sample("1", 1.0), sample("2", 1.0)]).cell.key for n in ("a", "b")]
     table = summary(RunData.of(write(run, {"a": variant(2), "b": variant(1)}, [*keys, "unmeasured"], baseline="a")))
     assert table.columns == ["variant", "accuracy %", "recovery %", "verdict", "weights on disk", "KV cache, tokens"]
     assert "Not measured in this Run: weights in memory, tokens/s at 1, tokens/s at saturation, J/token." in table.notes
@@ -47,12 +47,12 @@ def test_columns_of_which_nothing_is_known_are_named_once(tmp_path):
 
 def test_tasks_that_were_planned_count_before_they_are_measured(tmp_path):
     run = RunFolder(tmp_path / "r")
-    keys = [run.add(record(n, n, checkpoint=n), [sample("1", 1.0), sample("2", 1.0)]).cell.key for n in ("a", "b")]
+    keys = [keep(run, record(n, n, checkpoint=n), [sample("1", 1.0), sample("2", 1.0)]).cell.key for n in ("a", "b")]
     labels = {"a": "a/accuracy/t", "b": "b/accuracy/t", "c": "b/accuracy/u", "d": "b/latency/text-concurrency1"}
     write(run, {"a": variant(2), "b": variant(1)}, [*keys, "c", "d"], baseline="a")
     with_facts(run, labels=labels)
     table = summary(RunData.of(run))
-    assert table.frame["accuracy %"].tolist() == ["50.00 (1 of 2 tasks)", "50.00 (1 of 2 tasks)"]
+    assert table.frame["accuracy %"].tolist() == ["100.00 (1 of 2 tasks)", "100.00 (1 of 2 tasks)"]
     told = "2 of 4 Cells are not here (not measured, or their files are damaged): b/accuracy/u, b/latency/text-concurrency1."
     assert told in table.notes
 
@@ -68,7 +68,7 @@ def test_invalid_cells_give_no_figure(tmp_path):
     broken = {"status": "invalid", "reason": "cache hits"}
     keys = [
         run.add(memory_record("a", 9.0, **broken)).cell.key,
-        run.add(record("a", "x").model_copy(update=broken), [sample("1", 1.0)]).cell.key,
+        keep(run, record("a", "x").model_copy(update=broken), [sample("1", 1.0)]).cell.key,
     ]
     (line,) = lines(RunData.of(write(run, {"a": variant(2)}, keys, baseline="a")))
     assert (line.weights_gib, line.score) == (None, None)

@@ -20,7 +20,7 @@ from reports.formats import json as json_format
 from reports.formats import markdown
 from reports.table import Figure, frame, percent
 from tests.helpers.arms import arms
-from tests.helpers.records import record, sample
+from tests.helpers.records import keep, record, sample
 
 STORAGE = {"total_bytes": 17_600_000_000, "safetensors_bytes": 17_500_000_000, "safetensors_files": 4}
 SMALL = {"total_bytes": 7_300_000_000, "safetensors_bytes": 7_230_000_000, "safetensors_files": 2}
@@ -44,7 +44,7 @@ def run(tmp_path, lost: int = 4, gained: int = 1):
     folder = RunFolder(tmp_path / "r")
     base, other = arms(40, lost, gained)
     for one, samples in ((record("a|b", "1"), base), (record("int4`", "2"), other)):
-        folder.add(one, samples)
+        keep(folder, one, samples)
     folder.write(
         RunFacts.model_validate(
             {
@@ -92,7 +92,7 @@ def test_what_was_not_measured_says_why(tmp_path):
     folder = run(tmp_path)
     folder.add(record("int4`", "2").model_copy(update={"status": "failed", "reason": "the engine died", "metrics": {}}))
     assert by_title(folder)["Scores"]["status"].tolist() == ["done", "failed: the engine died"]
-    assert by_title(folder)["Scores"]["score %"].tolist() == ["50.00 ± 10.00", "N/A"]
+    assert by_title(folder)["Scores"]["score %"].tolist() == ["97.50 ± 10.00", "N/A"]
     engine = by_title(folder)["Engine"]
     assert engine["weights in memory"].tolist() == ["N/A ()", "N/A ()"]
     assert percent(None) == "N/A" == percent(float("nan"))
@@ -116,7 +116,7 @@ def test_names_with_markup_stay_names(tmp_path):
 def test_a_metric_without_a_value(tmp_path):
     folder = run(tmp_path)
     empty = record("int4`", "2").model_copy(update={"metrics": {"score": Metric(value=None, unit="share", n=0, reason="none")}})
-    folder.add(empty, [sample("1", 1.0)])
+    keep(folder, empty, [sample("1", 1.0)])
     table = tables.tables(folder)[1]
     assert table.title == "Accuracy against the baseline" and "different documents" in table.notes[0]
 

@@ -12,7 +12,7 @@ from harness.run import lost_questions
 from harness.workloads.accuracy import pixels_hash
 from harness.workloads.lm_eval import questions as loaded
 from harness.workloads.lm_eval.documents import Documents
-from tests.helpers.records import record, sample
+from tests.helpers.records import keep, record, sample
 from tests.helpers.runs import write
 
 
@@ -44,7 +44,7 @@ def run(tmp_path, pictures):
     run = RunFolder(tmp_path / "r")
     for name, wrong in (("a", ()), ("b", (0, 1, 2))):
         asked = [sample(f"d{i}", float(i not in wrong), image_hash=pixels_hash([p])) for i, p in enumerate(pictures)]
-        run.add(record(name, name, checkpoint=name), asked)
+        keep(run, record(name, name, checkpoint=name), asked)
     return write(run, {"a": {}, "b": {}}, ["a", "b"], baseline="a", workloads={"accuracy": {"tasks": ["t"], "later": 1}})
 
 
@@ -96,7 +96,7 @@ def test_lost_documents_are_dealt_over_the_tasks(tmp_path):
     for name, wrong in (("a", 0), ("b", 9), ("c", 5)):
         for task in ("s", "t"):
             asked = [sample(f"{task}{i}", float(i >= wrong)) for i in range(20)]
-            keys.append(run.add(record(name, name + task, task, checkpoint=name), asked).cell.key)
+            keys.append(keep(run, record(name, name + task, task, checkpoint=name), asked).cell.key)
     found, _ = compare_run(write(run, {"a": {}, "b": {}, "c": {}}, keys, baseline="a"), "a")
     few = lost_documents(found, 4)
     assert [d.doc_id for d in few] == ["s0", "s1", "t0", "t1"] and all(list(d.answers) == ["b", "c"] for d in few)

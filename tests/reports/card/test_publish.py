@@ -20,7 +20,7 @@ from reports.card.publish import Request
 from tests.helpers.arms import trial
 from tests.helpers.cards import CARD, block_of
 from tests.helpers.published import KEY, REPO, RESULTS, TOKEN, card, go, make_run, set_suite, set_variant, weights_of
-from tests.helpers.records import record, sample, with_facts
+from tests.helpers.records import keep, record, sample, with_facts
 
 
 def test_the_card_is_shown_and_nothing_is_written(server, run, capfd):
@@ -81,7 +81,7 @@ def test_the_card_in_chinese_and_hugging_face_s_form(server, run):
         "vllm",
     ]
     assert front["model-index"][0]["name"] == "Tiny-VL-AWQ"
-    assert front["indexing"]["results"][0]["metrics"][0]["value"] == 0.5  # what the Record holds
+    assert front["indexing"]["results"][0]["metrics"][0]["value"] == 0.725  # what the Record holds
     go(run)
     assert "## Measured results" in card(server) and card(server).count(edit.BEGIN) == 1
 
@@ -130,7 +130,7 @@ def test_a_repository_is_created_only_by_its_own_act(server, run, capfd):
 
 def test_failed_and_missing_cells_keep_it_from_being_published(server, tmp_path, capfd):
     run = make_run(tmp_path / "bad", status="invalid", reason="cache hits, see /home/bob/log")
-    run.add(record("int4", "3", "u"), [sample("1", 1.0)])
+    keep(run, record("int4", "3", "u"), [sample("1", 1.0)])
     with_facts(run, cells=["1", "2", "3", "4"])
     with pytest.raises(Refused, match=r"int4/accuracy/t: invalid: cache hits.*--anyway") as refused:
         go(run)
