@@ -47,7 +47,7 @@ def recipe_of(fields: Mapping[str, Any]) -> Recipe:
 class Calibration(Strict):
     """Which samples the search sees."""
 
-    dataset: str = "demo"
+    dataset: Annotated[str, Field(min_length=1)] = "demo"
     """"demo", a folder or a .jsonl or .parquet file, or a hub data set such as neuralmagic/calibration, which lies in data/."""
     subset: str | None = None
     """The data set's configuration, such as LLM or VLM: on disk the subfolder of that name."""

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from harness.util.strict import Strict
+
+
+def _as_text(value: Any) -> Any:
+    """Environment variables are texts; YAML reads 1 as a number."""
+    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
 
 
 class EngineSettings(Strict):
@@ -40,7 +45,7 @@ class EngineSettings(Strict):
     """Port on the loopback address; null takes a free one."""
     extra_args: tuple[str, ...] = ()
     """Further arguments of `vllm serve`, as they are."""
-    env: dict[str, str] = {}
+    env: dict[str, Annotated[str, BeforeValidator(_as_text)]] = {}
     """Environment variables of the engine's processes."""
 
     def outcome_fields(self) -> dict[str, Any]:

@@ -153,12 +153,17 @@ class RunFolder:
         return self.rows(key, Sample)
 
     def rows(self, key: str, kind: type[Kind]) -> Iterator[Kind]:
-        """A Cell's rows of whatever kind, one at a time; none when it has no file."""
+        """A Cell's rows of whatever kind, one at a time; none when it has no file. Raises Refused, with the line, for one that
+        is none."""
         path = self.samples_path(key)
         if path.is_file():
-            with path.open(encoding="utf-8") as file:
-                for line in file:
-                    yield kind.model_validate_json(line)
+            with path.open("rb") as file:
+                for number, line in enumerate(file, 1):
+                    try:
+                        yield kind.model_validate_json(line)
+                    except ValidationError as error:
+                        what = f"is no {kind.__name__}: {_told(error)}"
+                        raise Refused(Fault(f"{path}:{number}", what, "run it again")) from None
 
     def questions(self) -> dict[tuple[str, str], Question]:
         """The questions kept for people to look at, by task and document; a line that this version cannot read is left out."""

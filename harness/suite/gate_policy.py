@@ -7,7 +7,7 @@ from pathlib import Path
 import yaml
 from pydantic import Field, ValidationError
 
-from harness.suite.yaml_faults import duplicate_keys, parsed
+from harness.suite.yaml_faults import duplicate_keys, parsed, read
 from harness.util.errors import Fault, Refused, nearest
 from harness.util.strict import Strict
 
@@ -64,11 +64,7 @@ class Policy(Strict):
 
 def load_policy(path: Path) -> Policy:
     """Read and check a policy file, with or without `gate:` around it; raises Refused."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "is not UTF-8 text"
-        raise Refused(Fault(str(path), reason, "name a policy file, see docs/ci.md")) from None
+    text = read(path, "policy", "name a policy file, see docs/ci.md")
     data = parsed(text, str(path))
     Refused.if_any(duplicate_keys(yaml.compose(text, Loader=yaml.SafeLoader), path))
     if isinstance(data, dict) and set(data) == {"gate"}:

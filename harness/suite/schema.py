@@ -184,15 +184,7 @@ def load_suite(path: Path, overrides: Sequence[str] = ()) -> Suite:
 
     Raises Refused with one fault for each thing that is wrong, each with its line.
     """
-    try:
-        if path.exists() and not path.is_file() and not path.is_dir():
-            raise Refused(Fault(str(path), "is no plain file", "name a suite file, for example suites/vl_accuracy.yaml"))
-        text = path.read_text(encoding="utf-8")
-    except IsADirectoryError:
-        raise Refused(Fault(str(path), "is a folder", "name a suite file, for example suites/vl_accuracy.yaml")) from None
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "is not UTF-8 text"
-        raise Refused(Fault(str(path), reason, "name a suite file, for example suites/vl_accuracy.yaml")) from None
+    text = yaml_faults.read(path, "suite", "name a suite file, for example suites/vl_accuracy.yaml")
     data, tree = yaml_faults.parsed(text, str(path)), yaml.compose(text, Loader=yaml.SafeLoader)
     if not isinstance(data, dict):
         raise Refused(Fault(str(path), "holds no mapping of keys to values"))

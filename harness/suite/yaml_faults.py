@@ -14,6 +14,24 @@ from pydantic import BaseModel
 
 from harness.util.errors import Fault, Refused, nearest
 
+LARGEST_FILE = 2**20
+"""Bytes of a suite or a policy: a longer file is something else, and YAML takes a minute to read it."""
+
+
+def read(path: Path, what: str, right: str) -> str:
+    """The text of a suite or a policy; raises Refused. what: which of the two; right: what would be right."""
+    try:
+        if path.is_dir():
+            raise Refused(Fault(str(path), "is a folder", right))
+        if path.exists() and not path.is_file():
+            raise Refused(Fault(str(path), "is no plain file", right))
+        if path.stat().st_size > LARGEST_FILE:
+            size = f"is {path.stat().st_size / 2**20:.0f} MiB, which is no {what}"
+            raise Refused(Fault(str(path), size, f"{LARGEST_FILE // 2**20} MiB at most"))
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise Refused(Fault(str(path), getattr(error, "strerror", None) or "is not UTF-8 text", right)) from None
+
 
 def parsed(text: str, where: str) -> Any:
     """What a YAML text holds; raises Refused with one fault when it is none, or holds a value that is none."""
@@ -54,6 +72,8 @@ def located(faults: Iterable[Fault], path: Path, overrides: Sequence[str] = (), 
     a key may stand.
     """
     try:
+        if path.stat().st_size > LARGEST_FILE:
+            return list(faults)
         tree = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
     except (OSError, ValueError, RecursionError, yaml.YAMLError):
         return list(faults)

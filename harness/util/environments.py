@@ -135,7 +135,18 @@ def is_cpu() -> bool:
 def cache_folder() -> Path:
     """Where things are kept that can be made again: $HARNESS_CACHE, or vl-harness in the user's cache folder."""
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(os.environ.get("HARNESS_CACHE") or Path(base) / "vl-harness")
+    folder = Path(os.environ.get("HARNESS_CACHE") or Path(base) / "vl-harness")
+    _check_writable(folder)
+    return folder
+
+
+@cache
+def _check_writable(folder: Path) -> None:
+    """Raise Refused, with the variable that names another place, for a cache folder that cannot be written."""
+    if why := files.unwritable(folder):
+        where = "HARNESS_CACHE" if os.environ.get("HARNESS_CACHE") else "the cache folder"
+        right = "set HARNESS_CACHE to a folder that may be written"
+        raise Refused(Fault(f"{where} {folder}", f"cannot be written: {why}", right))
 
 
 @cache

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 
@@ -122,3 +123,17 @@ def test_report_writes_a_page_and_pick_names_a_variant(tmp_path):
     assert done.returncode == 0 and done.stdout.splitlines()[-1] == "awq-int4-g128"
     done = harness("pick", "results/demo_cpu", "--max-weights-gib", "0.005", "--min-recovery", "0.999")
     assert done.returncode == 3 and done.stdout.splitlines()[-1] == "none"
+
+
+def test_a_cache_folder_that_cannot_be_written_is_named_with_its_variable(tmp_path):
+    (tmp_path / "file").write_text("")
+    done = subprocess.run(
+        [sys.executable, "-m", "harness", "plan", str(ROOT / "suites" / "vl_accuracy.yaml")],
+        env=os.environ | {"HARNESS_CACHE": str(tmp_path / "file" / "cache")},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert f"HARNESS_CACHE {tmp_path}/file/cache: cannot be written" in done.stderr

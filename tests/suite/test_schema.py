@@ -189,3 +189,32 @@ def test_the_line_of_a_variant_whose_name_is_odd(tmp_path):
         assert yaml_faults.located([Fault(where, "is wrong")], path, sections=workload_names())[0].where.startswith(
             f"{path}:{line}: "
         )
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ("workloads.accuracy.concurrency=yes", "concurrency is true, which is no number"),
+        ("workloads.accuracy.limit=1234567890123456789012", "limit is 1234567890123456789012, a number too large"),
+        ("workloads.accuracy.include_path=''", "include_path is empty: name a file or a folder"),
+        ("calibration.dataset=''", "calibration.dataset"),
+        ("engine.env.X=yes", "engine.env.X"),
+    ],
+)
+def test_slips_that_yaml_makes_something_of(write_suite, change, told):
+    text = "{name: x, model: demo, variants: {bf16: {}}, workloads: {accuracy: {tasks: [demo_vl_text]}}}"
+    with pytest.raises(Refused) as refused:
+        load_suite(write_suite(text), [change])
+    assert told in str(refused.value.faults[0]) and "Error" not in str(refused.value.faults[0])
+
+
+def test_a_variable_of_the_environment_is_a_text_whatever_yaml_makes_of_it(write_suite):
+    text = "{name: x, model: demo, variants: {bf16: {}}, workloads: {accuracy: {tasks: [demo_vl_text]}}}"
+    suite = load_suite(write_suite(text), ["engine.env.X=1", "engine.env.Y=0.5"])
+    assert suite.engine.env == {"X": "1", "Y": "0.5"}
+
+
+def test_a_file_of_megabytes_is_no_suite(tmp_path):
+    (tmp_path / "big.yaml").write_text("- a\n" * 2_500_000)
+    with pytest.raises(Refused, match="is 10 MiB, which is no suite; 1 MiB at most"):
+        load_suite(tmp_path / "big.yaml")
