@@ -10,10 +10,10 @@ import contextlib
 import json
 import os
 import subprocess
-import tempfile
 from pathlib import Path
 
-from harness.util import environments
+from harness.util import environments, scratch
+from harness.util.scratch import Scratch
 
 
 class Ahead:
@@ -22,8 +22,8 @@ class Ahead:
     def __init__(self, checkpoint: Path, variables: dict[str, str]):
         """checkpoint: whose architecture is imported too; variables: the environment variables of the engine it becomes."""
         self._key = (str(checkpoint), variables)
-        self._folder = tempfile.TemporaryDirectory(prefix="engine-")
-        self._fifo = Path(self._folder.name) / "arguments"
+        self._folder = Scratch("engine")
+        self._fifo = self._folder.path / "arguments"
         self._writes: int | None = None
         os.mkfifo(self._fifo)
         with self._log.open("wb") as output:
@@ -31,12 +31,13 @@ class Ahead:
                 [str(environments.SHIMS / "vllm_serve.py"), str(self._fifo), str(checkpoint)],
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                variables=variables,
+                # vLLM's sockets lie in its folder too, and go with it.
+                variables=variables | {scratch.VARIABLE: str(self._folder.path), "VLLM_RPC_BASE_PATH": str(self._folder.path)},
             )
 
     @property
     def _log(self) -> Path:
-        return Path(self._folder.name) / "log"
+        return self._folder.path / "log"
 
     def waits(self) -> bool:
         """Whether it has imported everything and waits for its arguments."""
@@ -68,8 +69,13 @@ class Ahead:
         self.forget()
 
     def forget(self) -> None:
-        """Remove what was needed to wait; the process goes on."""
+        """Let go of what was needed to wait; the process goes on."""
         if self._writes is not None:
             os.close(self._writes)
             self._writes = None
-        self._folder.cleanup()
+
+    def end(self) -> None:
+        """End the process and remove its folder."""
+        self.forget()
+        environments.stop(self.process)
+        self._folder.remove()

@@ -7,27 +7,28 @@ import json
 import os
 import select
 import subprocess
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
 from harness.engine import server
-from harness.util import environments
+from harness.util import environments, scratch
 from harness.util.errors import CellFailed
+from harness.util.scratch import Scratch
 
 
 class LoadClient:
     """The process; requests are answered one after the other."""
 
     def __init__(self, log: Path | None = None):
-        self._folder = tempfile.TemporaryDirectory(prefix="bench-client-")
-        fifo = Path(self._folder.name) / "requests"
+        self._folder = Scratch("bench-client")
+        fifo = self._folder.path / "requests"
         os.mkfifo(fifo)
-        self.log = log or Path(self._folder.name) / "log"
+        self.log = log or self._folder.path / "log"
         with self.log.open("wb") as output:
             # It prepares pictures with the processor alone, and must neither touch a GPU nor spin on other cores.
             variables = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": "", "TQDM_DISABLE": "1"}
+            variables[scratch.VARIABLE] = str(self._folder.path)
             self._process = environments.serve().start(
                 [str(environments.SHIMS / "bench_client.py"), str(fifo)],
                 stdout=subprocess.PIPE,
@@ -66,4 +67,4 @@ class LoadClient:
         """End the process and its folder."""
         os.close(self._requests)
         environments.stop(self._process)
-        self._folder.cleanup()
+        self._folder.remove()

@@ -222,8 +222,7 @@ def serving(
             raise CellFailed(f"{checkpoint} is quantized but vLLM named no kernel for its layers; see {log}")
         yield Engine(f"http://127.0.0.1:{port}", name, facts, coming.process, log, checkpoint, settings)
     finally:
-        coming.forget()
-        environments.stop(coming.process)
+        coming.end()
         _wait_for_memory(used_before, settings.tensor_parallel_size)
 
 

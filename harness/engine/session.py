@@ -12,7 +12,6 @@ from harness.engine import server
 from harness.engine.ahead import Ahead
 from harness.engine.load_client import LoadClient
 from harness.engine.settings import EngineSettings
-from harness.util import environments
 
 
 class Prepared(Protocol):
@@ -80,8 +79,7 @@ class Session:
 
     def _drop_ahead(self) -> None:
         if self._ahead is not None:
-            environments.stop(self._ahead.process)
-            self._ahead.forget()
+            self._ahead.end()
             self._ahead = None
 
     # -- what workloads need beside the engine -------------------------------------------------------------------------

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 
 from harness.checkpoints.locate import resolve_model, served_faults
@@ -11,6 +10,7 @@ from harness.engine.settings import EngineSettings
 from harness.util import pictures
 from harness.util.errors import Fault, Refused
 from harness.util.progress import Reporter
+from harness.util.scratch import Scratch
 
 
 def infer(
@@ -24,9 +24,9 @@ def infer(
             faults.append(Fault(option, f"is {value}", "use 1 or more"))
     Refused.if_any([*served_faults(folder), *faults])
     settings = EngineSettings(images_per_prompt=max(1, len(images)), max_model_len=max_model_len, max_num_seqs=1)
-    with tempfile.TemporaryDirectory() as logs:
+    with Scratch("infer") as logs:
         report.stage(f"starting vLLM on {folder}")
-        log = Path(logs) / "vllm.log"
+        log = logs / "vllm.log"
         with (
             Session() as session,
             session.serving(folder, settings, log, "model", lambda stage: report.stage(f"starting vLLM: {stage}")) as running,

@@ -7,7 +7,6 @@ STORE/NAME/records/, samples/, logs/    a Run's, as in its folder
 from __future__ import annotations
 
 import contextlib
-import tempfile
 import time
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import replace
@@ -19,6 +18,7 @@ from harness.record.folder import RunFolder
 from harness.record.records import Noun, Record
 from harness.util import environments, files
 from harness.util.errors import CellFailed
+from harness.util.scratch import Scratch
 
 LIST_S = 1.0
 """Seconds for which a list of the store's Records is believed."""
@@ -126,8 +126,8 @@ def here(chain: Chain) -> Iterator[tuple[Chain, RunFolder]]:
         yield chain, RunFolder(chain.folder)
         return
     store = Store(chain.store)
-    with tempfile.TemporaryDirectory(prefix="run-") as scratch:
-        folder = Mirrored(Path(scratch), store, chain.folder.name)
+    with Scratch("run") as place:
+        folder = Mirrored(place, store, chain.folder.name)
         local = replace(chain, folder=folder.path)
         missing = any((r := folder.record(c.id.key)) is None or r.status != "done" for c in chain.cells)
         if missing:

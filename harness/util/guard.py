@@ -15,6 +15,7 @@ import contextlib
 import ctypes
 import os
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -60,6 +61,7 @@ def end_all(grace: float = GRACE) -> None:
 
 def _terminated(*_: object) -> None:
     end_all()
+    _sweep()
     os._exit(143)
 
 
@@ -92,7 +94,16 @@ def _guard(command: list[str], front: int) -> int:
             break
         status = child.poll()
     end_all()
+    if status is None:
+        # Of a command that ended by itself the asker may want to read what it left.
+        _sweep()
     return _shown(child.wait() if status is None else status)
+
+
+def _sweep() -> None:
+    """Remove the folder that belongs to the command alone, see scratch.py: its owner may have been killed."""
+    if folder := os.environ.get("HARNESS_SCRATCH"):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _shown(status: int) -> int:

@@ -23,6 +23,7 @@ END = "<!-- vl-harness:end -->"
 MARKER = re.compile(r"<!--[ \t]*vl-harness:(begin|end)[ \t]*-->")
 FRONT = re.compile(r"\A(\ufeff?(?:[ \t]*\r?\n)*---[ \t]*\r?\n)(.*?)(^---[ \t]*\r?$)", re.DOTALL | re.MULTILINE)
 PLAIN = re.compile(r"[A-Za-z][\w./@-]*( [\w./@()-]+)*", re.ASCII)
+FENCE = re.compile(r" {0,3}(`{3,}|~{3,})(.*)", re.DOTALL)
 MOST_ALIASES = 20
 """Front matter with more YAML aliases than that is left alone: reading them can take for ever."""
 
@@ -47,7 +48,8 @@ def with_block(card: str, block: str) -> str:
     """
     line_end = line_end_of(card)
     block = f"{BEGIN}\n{block.strip()}\n{END}".replace("\n", line_end)
-    found = list(MARKER.finditer(card))
+    fenced = list(_fences(card))
+    found = [m for m in MARKER.finditer(card) if not any(start <= m.start() < end for start, end in fenced)]
     faults = [Fault(f"README.md:{_line(card, m)}", f"the marker {m[0]} shares its line", "give it a line of its own")
               for m in found if not _is_alone(card, m)]  # fmt: skip
     Refused.if_any(faults)
@@ -59,6 +61,21 @@ def with_block(card: str, block: str) -> str:
         what = f"the markers of the block are not one pair ({lines})"
         raise Refused(Fault("README.md", what, f"leave one {BEGIN} and, below it, one {END}, or none of them"))
     return card[: found[0].start()] + block + card[found[1].end() :]
+
+
+def _fences(card: str) -> Iterator[tuple[int, int]]:
+    """From where to where code fences reach (CommonMark 4.5): what stands in one is shown, not meant."""
+    open_at, fence, at = None, "", 0
+    for line in card.splitlines(keepends=True):
+        match = FENCE.match(line)
+        if match and open_at is None and not (match[1][0] == "`" and "`" in match[2]):
+            open_at, fence = at, match[1]
+        elif match and open_at is not None and match[1].startswith(fence) and not match[2].strip():
+            yield open_at, at + len(line)
+            open_at = None
+        at += len(line)
+    if open_at is not None:
+        yield open_at, len(card)
 
 
 def line_end_of(card: str) -> str:

@@ -133,6 +133,7 @@ def _scored(subject: Subject) -> list[Record]:
         if kind_of(r.cell.workload).compared_by == "answers"
         and not r.imported_from
         and "score" in r.metrics
+        and "score" in r.metrics
         and r.metrics["score"].value is not None
     ]
 

@@ -92,7 +92,7 @@ def _line(source: RunData, name: str, load: str | None) -> Line:
     records = [r for r in source.records if r.cell.variant == name]
     for r in source.unfinished(name):
         line.reasons.setdefault(r.cell.workload, f"{r.status}: {r.reason}")
-    scored = [r.metrics["score"] for r in records if _answers(r.cell.workload) and r.status == "done"]
+    scored = [r.metrics["score"] for r in records if r.status == "done" and "score" in r.metrics and _answers(r.cell.workload)]
     known = [m for m in scored if m.value is not None and m.n]
     if known and not any(r.random_weights for r in records):
         line.score = sum((m.value or 0.0) * (m.n or 0) for m in known) / sum(m.n or 0 for m in known)

@@ -163,3 +163,13 @@ def test_any_card_keeps_its_text(body, head):
     after, warnings = changed(card)
     assert warnings or (body in after and after.startswith(head[:4]))
     assert changed(after)[0] == after
+
+
+@pytest.mark.parametrize("fence", ["```", "~~~~", "   ```html"])
+def test_a_pair_of_markers_in_a_code_fence_is_shown_and_not_meant(fence):
+    close = fence.strip().rstrip("html")
+    shown = f"{fence}\n{BEGIN}\nhow it looks\n{END}\n{close}\n"
+    card = f"# Title\n\n{shown}\n{BEGIN}\nold\n{END}\n"
+    made = with_block(card, "new")
+    assert shown in made and "\nold\n" not in made and made.count("new") == 1
+    assert with_block(f"# Title\n\n{shown}", "new").startswith(f"# Title\n\n{shown}")
