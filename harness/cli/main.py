@@ -193,14 +193,15 @@ def _plan(args: argparse.Namespace) -> int:
     suite, folder = _suite_and_folder(args)
     from harness.cli import planned as report
     from harness.plan.plan import make_plan
-    from harness.run.execute import preflight, refusals
+    from harness.run.execute import documents, refusals
     from harness.run.executors import executor
     from harness.util.progress import results
 
     with executor(suite) as where:
         plan = make_plan(suite, args.checkpoints, args.only)
         report.show(plan, folder, results(), where)
-        Refused.if_any(refusals(plan, folder, args.checkpoints, where) or preflight(plan, folder))
+        found = refusals(plan, folder, args.checkpoints, where)
+        Refused.if_any([*found, *documents(plan, folder, found)])
     return 0
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from harness.checkpoints import chat_template, verify
+from harness.checkpoints.locate import served_faults
 from harness.engine.session import Session
 from harness.plan import other_runs
 from harness.plan.plan import Plan, PlannedVariant, make_plan
@@ -41,7 +42,8 @@ def run_suite(
     """
     with executor(suite) as where, Session() as session:
         plan = make_plan(suite, checkpoints, only)
-        Refused.if_any(refusals(plan, folder, checkpoints, where, fresh))
+        if found := refusals(plan, folder, checkpoints, where, fresh):
+            raise Refused(*found, *documents(plan, folder, found, fresh, report.line))
         folder = remote.of_run(folder, store_of(suite))
         _make_ready(plan, folder, where, session, fresh)
         report.stage("checking the documents")
@@ -152,6 +154,16 @@ def finish(tasks: list[Work], where: Executor, report: Reporter) -> list[str]:
 def refusals(plan: Plan, folder: RunFolder, checkpoints: Path, where: Executor, fresh: bool = False) -> list[Fault]:
     """All that stands against carrying out a plan but its documents, which `preflight` looks at when this finds nothing."""
     return [*folder_faults(plan, folder, checkpoints), *plan.faults] or _placing_faults(plan, folder, checkpoints, where, fresh)
+
+
+def documents(
+    plan: Plan, folder: RunFolder, found: Sequence[Fault], fresh: bool = False, tell: Callable[[str], None] = print
+) -> list[Fault]:
+    """What is wrong with the documents beside what was found already, so that all is told at once; nothing where the tasks or
+    the model are what is wrong, for then nothing true can be said of documents. See `preflight`."""
+    if any(fault.where.startswith(("accuracy", "lm-eval", "workloads")) for fault in found) or served_faults(plan.source):
+        return []
+    return preflight(plan, folder, fresh, tell)
 
 
 def folder_faults(plan: Plan, folder: RunFolder, checkpoints: Path) -> list[Fault]:

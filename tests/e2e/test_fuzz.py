@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
+
 from benchmarks.fuzz import fuzz
+
+pytestmark = pytest.mark.e2e
 
 
 def test_mutated_input_ends_in_a_result_or_a_refusal():
