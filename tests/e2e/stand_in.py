@@ -60,9 +60,12 @@ def group(given: Chain, one: Group, folder: RunFolder, session: Session, report:
             while setting("HOLD") == one.variant.name and not Path(setting("GO")).exists():
                 time.sleep(0.05)
             time.sleep(float(setting("S", "0")))
-            measured = workloads.Measurement({"score": Metric(value=1.0, unit="share", n=2, stderr=0.1)})
+            # As in a real Run, only answers have a score.
+            answered = cell.workload == "accuracy"
+            score = {"score": Metric(value=1.0, unit="share", n=2, stderr=0.1)}
+            measured = workloads.Measurement(score if answered else {})
             record = measure._record(one, cell, EngineFacts(vllm="0", arguments=[], start_s=0), "done", None, measured)
-            folder.add(record, answers() if cell.workload == "accuracy" else [TOKENS])
+            folder.add(record, answers() if answered else [TOKENS])
             _write("ended", cell)
     finally:
         environments.stop(process)
