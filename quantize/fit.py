@@ -23,12 +23,13 @@ from harness.checkpoints.headers import (
     read_config,
     tensors,
 )
-from harness.checkpoints.kernels import KERNELS, kernel_for, merged
+from harness.checkpoints.kernels import TARGETS, Service, served_by
 from harness.checkpoints.patterns import pattern_error, propose, safe_match
+from harness.checkpoints.schemes import stored_bytes
 from harness.families import Family, Part, family_of
 from harness.util.errors import Fault, OfSource, Refused
 from harness.util.strict import Strict
-from quantize.methods.base import MappingFacts, Recipe, Rounding
+from quantize.methods.base import MappingFacts, Quantizing, Recipe, Rounding
 from quantize.recipe import Calibration
 
 SIZES = (16, 32, 64, 128, 256, 512, 1024)
@@ -61,8 +62,14 @@ class FitFacts(Strict):
     """Each mapping's layers; empty for methods without any."""
     target: str | None = "cpu"
     """What the kernels were asked for."""
+    scheme: str = ""
+    """What the packed Linears become, in words; empty for methods that pack none."""
+    scheme_bits: str = ""
+    """The bits it asks for, such as W4A16."""
     kernels: dict[str, int] = Field(default_factory=dict)
     """vLLM's kernel class and how many packed Linears it serves."""
+    computed_as: str = ""
+    """What those compute in, such as W4A16; empty where it is not known."""
     source_bytes: int = 0
     """Bytes of the source's tensors."""
     expected_bytes: int = 0
@@ -80,7 +87,7 @@ def plan_recipe(
     calibration: Calibration | None = None,
     interpreter: Path | None = None,
 ) -> tuple[list[Fault], FitFacts]:
-    """Everything wrong with building `recipe` from `source` for `target` ("cpu", "marlin" or "machete"; None: whether it
+    """Everything wrong with building `recipe` from `source` for `target` (one of kernels.TARGETS; None: whether it
     packs is asked, not what serves it).
 
     `interpreter` is the quantize environment's Python: with it, an unknown observer is a fault as well. A source that
@@ -96,22 +103,22 @@ def plan_recipe(
     source_bytes = sum(t.nbytes for t in table.values())
     counts = dict(Counter(one.part for one in found))
     faults = _source_faults(source, config, found)
-    if target is not None and target not in KERNELS:
-        faults.append(Fault(f"target {target!r}", "unknown", f"one of {', '.join(KERNELS)}"))
+    if target is not None and target not in TARGETS:
+        faults.append(Fault(f"target {target!r}", "unknown", f"one of {', '.join(TARGETS)}"))
     known = named_modules(config, table)
     ignore_faults, ignore_facts = _ignored(recipe.ignored, family, known, found)
     faults += ignore_faults
     kept = resolve_ignore(recipe.ignored, found)
     packed = [one for one in found if one.name not in kept]
     base: dict[str, Any] = {"linears": counts, "ignore": ignore_facts, "target": target, "source_bytes": source_bytes}
-    if not isinstance(recipe, Rounding):
+    if not isinstance(recipe, Quantizing):
         return faults, FitFacts(**base, expected_bytes=source_bytes)
     faults += _part_faults(packed, family)
     # Shapes are judged for what should be packed: a vision tower that slipped through is its own fault, named above.
     meant = [one for one in packed if one.part == "language"]
     faults += _shape_faults(recipe, meant)
-    kernel_faults, kernels = _kernels(recipe, meant, family, target)
-    faults += [] if any(_indivisible(recipe, one) for one in meant) else kernel_faults
+    service = served_by(target, recipe.scheme, meant, family) if target in TARGETS else Service()
+    faults += [] if any(_indivisible(recipe, one) for one in meant) else _kernel_faults(recipe, target, service)
     own_faults, mapping_facts = recipe.faults(family, known, packed)
     faults += own_faults
     faults += _observer_faults(recipe, interpreter)
@@ -120,7 +127,10 @@ def plan_recipe(
         **base,
         packed=len(packed),
         mappings=mapping_facts,
-        kernels=kernels,
+        kernels=service.kernels,
+        scheme=recipe.scheme.words,
+        scheme_bits=recipe.scheme.name,
+        computed_as=service.computed_as,
         expected_bytes=source_bytes
         + sum(
             packed_bytes(recipe, one) - table[f"{one.name}.weight"].nbytes for one in packed if f"{one.name}.weight" in table
@@ -140,13 +150,9 @@ def resolve_ignore(patterns: list[str], found: list[Linear]) -> set[str]:
     return {one.name for one in found if any(safe_match(p, one.name) for p in patterns)}
 
 
-def packed_bytes(recipe: Rounding, linear: Linear) -> int:
-    """Bytes of a packed Linear: weights in int32 words row by row, BF16 scales, the recorded shape (two int64), and
-    zero points packed along the output channels when asymmetric (compressed-tensors, pack-quantized format)."""
-    words = -(-linear.in_features * recipe.num_bits // 32)
-    groups = 1 if recipe.group_size == -1 else linear.in_features // recipe.group_size
-    zero_points = 0 if recipe.symmetric else -(-linear.out_features * recipe.num_bits // 32) * 4 * groups
-    return linear.out_features * words * 4 + linear.out_features * groups * 2 + 16 + zero_points
+def packed_bytes(recipe: Quantizing, linear: Linear) -> int:
+    """Bytes of a Linear's tensors in the recipe's scheme."""
+    return stored_bytes(recipe.scheme, linear.out_features, linear.in_features)
 
 
 def offered_observers(interpreter: Path) -> list[str]:
@@ -211,56 +217,39 @@ def _part_faults(packed: list[Linear], family: Family) -> list[Fault]:
     return faults
 
 
-def _indivisible(recipe: Rounding, linear: Linear) -> bool:
-    return recipe.group_size != -1 and linear.in_features % recipe.group_size != 0
+def _indivisible(recipe: Quantizing, linear: Linear) -> bool:
+    group = recipe.scheme.weights.group_size
+    return group is not None and linear.in_features % group != 0
 
 
-def _shape_faults(recipe: Rounding, packed: list[Linear]) -> list[Fault]:
+def _shape_faults(recipe: Quantizing, packed: list[Linear]) -> list[Fault]:
     bad = [one for one in packed if _indivisible(recipe, one)]
     if not bad:
         return []
+    group = recipe.scheme.weights.group_size
+    more = f", and {len(bad) - 1} more layers like it" if len(bad) > 1 else ""
+    what = f"does not divide in_features {bad[0].in_features} of {bad[0].name}{more}"
+    if not isinstance(recipe, Rounding):
+        return [Fault(recipe.where, f"its group of {group} {what}", "another method, or these layers in `ignore`")]
     fit = [size for size in SIZES if all(one.in_features % size == 0 for one in packed)]
     own = [size for size in SIZES if bad[0].in_features % size == 0]
-    more = f", and {len(bad) - 1} more layers like it" if len(bad) > 1 else ""
     right = (
         f"sizes that divide every layer: {', '.join(map(str, fit))}"
         if fit
         else f"sizes that divide this layer: {', '.join(map(str, own)) or 'none'}"
     )
-    return [
-        Fault(
-            f"group_size {recipe.group_size}",
-            f"does not divide in_features {bad[0].in_features} of {bad[0].name}{more}",
-            f"{right}, or -1 for one scale an output channel",
-        )
-    ]
+    return [Fault(f"group_size {group}", what, f"{right}, or -1 for one scale an output channel")]
 
 
-def _kernels(recipe: Rounding, packed: list[Linear], family: Family, target: str | None) -> tuple[list[Fault], dict[str, int]]:
-    if target is None or target not in KERNELS:
-        return [], {}
-    counts: Counter[str] = Counter()
-    failed: list[tuple[Linear, str]] = []
-    for one in packed:
-        k, n = merged(one, packed, family)
-        name, why = kernel_for(target, recipe.num_bits, recipe.group_size, recipe.symmetric, k, n)
-        if name is None:
-            failed.append((one, why))
-        else:
-            counts[name] += 1
-    if not failed:
-        return [], dict(counts)
-    one, why = failed[0]
-    return [
-        Fault(
-            f"group_size {recipe.group_size}, {recipe.num_bits} bit" + ("" if recipe.symmetric else ", asymmetric"),
-            f"packs, but no kernel of target {target} runs {one.name} [{one.out_features}, {one.in_features}]",
-            why,
-        )
-    ], dict(counts)
+def _kernel_faults(recipe: Quantizing, target: str | None, service: Service) -> list[Fault]:
+    if service.without is None:
+        return []
+    one = service.without
+    what = f"packs, but no kernel of target {target} runs {one.name} [{one.out_features}, {one.in_features}]"
+    return [Fault(recipe.where, what, service.why)]
 
 
-def _observer_faults(recipe: Rounding, interpreter: Path | None) -> list[Fault]:
+def _observer_faults(recipe: Quantizing, interpreter: Path | None) -> list[Fault]:
     offered = offered_observers(interpreter) if interpreter else []
     if not offered or recipe.observer in offered:
         return []
@@ -275,7 +264,7 @@ def _observer_faults(recipe: Rounding, interpreter: Path | None) -> list[Fault]:
 
 
 def _memory(
-    recipe: Rounding, calibration: Calibration, config: dict[str, Any], table: dict[str, Tensor], packed: list[Linear]
+    recipe: Quantizing, calibration: Calibration, config: dict[str, Any], table: dict[str, Tensor], packed: list[Linear]
 ) -> tuple[int, int]:
     """Rough upper limits of the build's memory in bytes, host and device; (0, 0) when it needs no calibration.
 

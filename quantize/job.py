@@ -287,5 +287,9 @@ class _Bench:
     def timed(self, stage: str) -> contextlib.AbstractContextManager[None]:
         return self._clock.timed(stage)
 
+    def progress(self, done: int, of: int) -> None:
+        name = self._product.name
+        self._builder.say(f"{name}: rounded {done} of {of} layers", cell=name, step=done, steps=of)
+
     def searched(self, key: Mapping[str, Any], search: Callable[[Callable[[int, int], None]], Any]) -> Any:
         return self._builder.searched(self._product, key, search)

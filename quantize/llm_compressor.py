@@ -29,7 +29,7 @@ from harness.checkpoints.values import ABSURD
 from harness.families import Family, family_of
 from harness.util.errors import CellFailed
 from quantize import replay
-from quantize.methods.base import Rounding
+from quantize.methods.base import Quantizing
 
 Progress = Callable[[int, int], None]
 """Called with decoder layers done and decoder layers in all."""
@@ -113,19 +113,18 @@ def _finite(tensor: torch.Tensor) -> bool:
     return not tensor.numel() or bool(torch.stack(torch.aminmax(tensor)).isfinite().all())
 
 
-def quantization_modifier(recipe: Rounding) -> QuantizationModifier:
+def quantization_modifier(recipe: Quantizing) -> QuantizationModifier:
     """The rounding part of a recipe. The observer stands inside the weights' arguments: at modifier level
     compressed-tensors ignores it without a word."""
-    per_channel = recipe.group_size == -1
-    weights = QuantizationArgs(
-        num_bits=recipe.num_bits,
-        type="int",
-        symmetric=recipe.symmetric,
-        observer=recipe.observer,
-        strategy="channel" if per_channel else "group",
-        group_size=None if per_channel else recipe.group_size,
+    weights = QuantizationArgs(observer=recipe.observer, **recipe.scheme.weights.arguments())
+    inputs = recipe.scheme.activations
+    # Ranges of activations are kept over all samples: an observer without a memory would keep the last one's.
+    watched = {} if inputs is None or inputs.arguments()["dynamic"] is True else {"observer": "static_minmax"}
+    scheme = QuantizationScheme(
+        targets=["Linear"],
+        weights=weights,
+        input_activations=QuantizationArgs(**inputs.arguments(), **watched) if inputs else None,
     )
-    scheme = QuantizationScheme(targets=["Linear"], weights=weights)
     return QuantizationModifier(config_groups={"group_0": scheme}, ignore=recipe.ignored)
 
 
@@ -169,13 +168,21 @@ def search(source: LoadedModel, modifiers: list[Any], batches: list[dict[str, An
     return Smoothed(changed, found["search"])
 
 
-def round_weights(source: LoadedModel, recipe: Rounding, smoothed: Smoothed | None, batches: list[dict[str, Any]]) -> Quantized:
+def round_weights(
+    source: LoadedModel, recipe: Quantizing, smoothed: Smoothed | None, batches: list[dict[str, Any]], progress: Progress
+) -> Quantized:
     """Attach the recipe's scheme to a copy of the source (with the smoothed weights, if any) and find its scales.
 
     Raises CellFailed for scales that are not finite.
     """
-    model = own_copy(source, smoothed.weights if smoothed else {})
-    _oneshot(source, model, [quantization_modifier(recipe)], batches if recipe.observes_data else None)
+    changed = smoothed.weights if smoothed else {}
+    if recipe.changes_weights:
+        changed = {name: weight.clone() for name, weight in _searched(source.model, source.family).items()} | changed
+    model = own_copy(source, changed)
+    modifiers = recipe.roundings()
+    with _counted(type(modifiers[-1]), source.layers, progress):
+        # A layer that is rounded sees what rounded layers before it give, as it will when it is served.
+        _oneshot(source, model, modifiers, batches if recipe.observes_data else None, propagate_error=True)
     remove_dispatch(model)
     sick = _sick_scale(model)
     if sick:
@@ -187,6 +194,9 @@ def _sick_scale(model: Any) -> str | None:
     for name, tensor in model.named_parameters():
         if name.endswith("weight_scale"):
             layer = name.removesuffix(".weight_scale")
+            if tensor.dtype == torch.uint8:
+                continue  # a power of two, of which every byte is one
+            tensor = tensor.float()
             if not _finite(tensor):
                 return f"{layer}: a scale is NaN or Inf"
             if bool((tensor == 0).any()):
@@ -194,16 +204,41 @@ def _sick_scale(model: Any) -> str | None:
     return None
 
 
-def _oneshot(source: LoadedModel, model: Any, modifiers: list[Any], batches: list[dict[str, Any]] | None) -> None:
+def _oneshot(
+    source: LoadedModel, model: Any, modifiers: list[Any], batches: list[dict[str, Any]] | None, propagate_error: bool = False
+) -> None:
     common: dict[str, Any] = {"model": model, "processor": source.processor, "recipe": modifiers}
     if batches is None:
         oneshot(pipeline="datafree", **common)
         return
     loader: Any = torch.utils.data.DataLoader(batches, batch_size=None, shuffle=False)  # type: ignore[arg-type]
-    # propagate_error=False: a layer's outputs go on as they were before its search. Nothing is rounded during the search
+    # propagate_error=False: a layer's outputs go on as they were before its search. Nothing is rounded during AWQ's search
     # anyway, and scales cancel out, so passing them through the smoothed layer again would only add BF16 noise and half
     # of the forward passes.
-    oneshot(dataset=loader, pipeline="sequential", sequential_targets=[source.decoder_layer], propagate_error=False, **common)
+    common |= {"pipeline": "sequential", "sequential_targets": [source.decoder_layer], "propagate_error": propagate_error}
+    oneshot(dataset=loader, **common)
+
+
+@contextlib.contextmanager
+def _counted(modifier: type, layers: int, progress: Progress) -> Iterator[None]:
+    """Report each decoder layer that a modifier is done with."""
+    epoch: Any = getattr(modifier, "on_sequential_epoch_end", None)
+    done = -1  # the first subgraph is what comes before the first decoder layer
+
+    def counted(self: Any, *args: Any, **kwargs: Any) -> None:
+        nonlocal done
+        epoch(self, *args, **kwargs)
+        done += 1
+        progress(min(max(done, 0), layers), layers)
+
+    if epoch is None:
+        yield
+        return
+    setattr(modifier, "on_sequential_epoch_end", counted)  # noqa: B010 (mypy: methods are not assignable)
+    try:
+        yield
+    finally:
+        setattr(modifier, "on_sequential_epoch_end", epoch)  # noqa: B010
 
 
 @contextlib.contextmanager
@@ -211,16 +246,9 @@ def _watched(layers: int, progress: Progress, found: dict[str, Any]) -> Iterator
     """Report each searched layer, keep the errors AWQ measured, and catch the layers it skips with a mere warning."""
     from loguru import logger
 
-    epoch, log = AWQModifier.on_sequential_epoch_end, AWQModifier._log_error_metrics
-    done = -1  # the first subgraph is what comes before the first decoder layer
+    log = AWQModifier._log_error_metrics
     found["skipped"] = []
     found["search"] = {}
-
-    def counted(self: Any, *args: Any, **kwargs: Any) -> None:
-        nonlocal done
-        epoch(self, *args, **kwargs)
-        done += 1
-        progress(min(max(done, 0), layers), layers)
 
     def kept(self: Any) -> None:
         metrics = self._error_metrics
@@ -239,11 +267,10 @@ def _watched(layers: int, progress: Progress, found: dict[str, Any]) -> Iterator
             found["skipped"].append(text.split(". ")[0])
 
     sink = logger.add(skipped, level="INFO", format="{message}")
-    setattr(AWQModifier, "on_sequential_epoch_end", counted)  # noqa: B010 (mypy: methods are not assignable)
     setattr(AWQModifier, "_log_error_metrics", kept)  # noqa: B010
     try:
-        yield
+        with _counted(AWQModifier, layers, progress):
+            yield
     finally:
-        setattr(AWQModifier, "on_sequential_epoch_end", epoch)  # noqa: B010
         setattr(AWQModifier, "_log_error_metrics", log)  # noqa: B010
         logger.remove(sink)

@@ -26,7 +26,7 @@ from torch import nn
 
 from quantize import replay
 from quantize.llm_compressor import LoadedModel, Quantized
-from quantize.methods.base import Rounding
+from quantize.methods.base import Quantizing
 
 SHARD = "5GB"
 """Largest safetensors file, as model authors publish them."""
@@ -73,7 +73,7 @@ def _packed(module: nn.Module) -> dict[str, torch.Tensor | None]:
     pieces = [compressor.compress({k: v[i : i + step] for k, v in state.items()}, scheme) for i in range(0, rows, step)]
     absent = {name: None for name, tensor in every.items() if tensor is None}  # a bias
     packed = {name: torch.cat([piece[name] for piece in pieces]) for name in pieces[0]}
-    return absent | packed | {"weight_shape": torch.tensor([rows, columns])}
+    return absent | packed | ({"weight_shape": torch.tensor([rows, columns])} if "weight_shape" in packed else {})
 
 
 def _to_bf16(model: Any) -> None:
@@ -91,7 +91,7 @@ def _to_bf16(model: Any) -> None:
                 module._parameters[name] = made[id(parameter)]
 
 
-def lay_out(source: LoadedModel, recipe: Rounding, quantized: Quantized, folder: Path) -> list[Shard]:
+def lay_out(source: LoadedModel, recipe: Quantizing, quantized: Quantized, folder: Path) -> list[Shard]:
     """Write everything but the weights into `folder`, the source's own files byte for byte; return the weights' files.
 
     config.json is the source's with the quantization section added: saving a config through another transformers
@@ -124,7 +124,7 @@ def write(shards: list[Shard]) -> None:
         shard.path.chmod(0o644)
 
 
-def recipe_yaml(recipe: Rounding) -> str:
+def recipe_yaml(recipe: Quantizing) -> str:
     """The recipe as llm-compressor writes it beside its checkpoints, all modifiers in it."""
     from llmcompressor.recipe import Recipe as Written
 

@@ -19,7 +19,7 @@ from reports import studies, tables
 from reports.formats import markdown
 from reports.languages import Words
 
-DOCUMENTS = {"README.md": "en", "README.zh-CN.md": "zh", "docs/qwen3_vl_8b.md": "en"}
+DOCUMENTS = {"README.md": "en", "README.zh-CN.md": "zh", "docs/qwen3_vl_8b.md": "en", "docs/schemes.md": "en"}
 BLOCK = re.compile(r"(<!-- tables of ([^:>]+): ([^>]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 

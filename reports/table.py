@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 NOT_MEASURED = "N/A"
 RANDOM = "Random weights: size, memory, speed and energy only."
+OTHERWISE = "{variant} is computed as {computed} on this device, its scheme asks for {asked}: its answers are not the scheme's."
 PARTS = ("language", "visual", "lm_head", "embeddings")
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 Value = str | float | int | None

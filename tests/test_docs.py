@@ -9,13 +9,15 @@ import pytest
 
 from harness.record.folder import RunFolder
 from harness.util.errors import Refused
-from reports import readme, tables
+from reports import readme, schemes, tables
+from reports.formats import markdown
 from tests.helpers.records import ROOT
 from tests.helpers.verbs import VERBS
 
 READMES = ("README.md", "README.zh-CN.md")
 KEPT = (
     "demo_cpu",
+    "demo_schemes_cpu",
     "demo_h200",
     "controls_h200",
     "qwen3_vl_8b_h100",
@@ -30,6 +32,11 @@ KEPT = (
 def test_the_kept_report_is_what_its_records_give(name):
     run = RunFolder.existing(ROOT / "results" / name)
     assert tables.markdown(run) == (run.path / "report.md").read_text(encoding="utf-8")
+
+
+def test_the_table_of_kernels_is_made_from_the_rules():
+    _, _, rows = markdown.table(schemes.table()).partition("\n\n")
+    assert rows.strip() in (ROOT / "docs/schemes.md").read_text(encoding="utf-8"), "run `python -m reports.schemes`"
 
 
 def test_the_demos_accuracy_on_a_gpu_is_that_of_a_cpu_within_noise():

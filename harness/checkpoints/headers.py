@@ -18,7 +18,16 @@ import numpy as np
 from harness.families import Part, family_of
 from harness.util.errors import Fault, Refused
 
-PACKED = (".weight_packed", ".weight_scale", ".weight_shape", ".weight_zero_point", ".weight_g_idx", ".weight_global_scale")
+PACKED = (
+    ".weight_packed",
+    ".weight_scale",
+    ".weight_shape",
+    ".weight_zero_point",
+    ".weight_g_idx",
+    ".weight_global_scale",
+    ".input_scale",
+    ".input_global_scale",
+)
 """Endings of the tensors that take a Linear's `.weight`'s place in compressed-tensors' packed formats."""
 
 QUANTIZED = (".weight_packed", ".weight_scale", ".weight_scale_inv", ".qweight")

@@ -11,9 +11,10 @@ from typing import Any
 
 from pydantic import Field
 
-from harness.checkpoints import chat_template, scheme, shards
+from harness.checkpoints import chat_template, section, shards
 from harness.checkpoints.headers import Tensor, linears_of, read_config, tensors, weight_files
 from harness.checkpoints.readable import config_faults, readable
+from harness.checkpoints.schemes import Scheme, maker_of, schemes_of
 from harness.checkpoints.sidefiles import side_file_faults, unreadable_files
 from harness.checkpoints.values import source_faults, tie_faults, value_faults
 from harness.checkpoints.whole import completeness_faults
@@ -48,6 +49,20 @@ class Structure(Strict):
     """Group size, -1 for per channel; null when nothing is packed."""
     symmetric: bool | None = None
     """Whether there are no zero points; null when nothing is packed."""
+    schemes: list[Scheme] = Field(default_factory=list)
+    """What they are quantized to, each scheme once; empty when nothing is, and in Runs of earlier versions."""
+    maker: str | None = None
+    """Whose section of quantization it is (`quant_method`); null when there is none."""
+
+    @property
+    def scheme(self) -> str | None:
+        """The schemes in words; None when nothing is quantized, or by a maker that is not known."""
+        if self.schemes:
+            return "; ".join(scheme.words for scheme in self.schemes)
+        if not self.num_bits:
+            return None
+        group = "per channel" if self.group_size == -1 else f"group {self.group_size}"
+        return f"INT{self.num_bits}, {group}, {'symmetric' if self.symmetric else 'asymmetric'}"
 
 
 class Found(Strict):
@@ -101,16 +116,17 @@ def _structure(config: dict[str, Any], table: dict[str, Tensor]) -> Structure:
     counts: dict[bool, dict[str, int]] = {True: {}, False: {}}
     for one in linears_of(config, table):
         counts[one.packed][one.part] = counts[one.packed].get(one.part, 0) + 1
-    weights = [group.weights for group in scheme.groups_of(config)]
-    if not counts[True] or not weights:
-        return Structure(packed=counts[True], plain=counts[False])
-    group = weights[0].get("group_size")
+    schemes = schemes_of(config)
+    known: dict[str, Any] = {"packed": counts[True], "plain": counts[False], "maker": maker_of(config)}
+    if not counts[True] or not schemes:
+        return Structure(**known)
+    weights = schemes[0].weights
     return Structure(
-        packed=counts[True],
-        plain=counts[False],
-        num_bits=weights[0].get("num_bits"),
-        group_size=-1 if group is None else group,
-        symmetric=weights[0].get("symmetric", True),
+        **known,
+        schemes=schemes,
+        num_bits=weights.bits,
+        group_size=weights.group_size or -1,
+        symmetric=weights.symmetric,
     )
 
 
@@ -130,7 +146,7 @@ def verify(checkpoint: Path, source: Path | None = None) -> Report:
         except Refused as refused:
             faults += refused.faults
     checks = _checks(checkpoint, source, config, table, whole=not faults)
-    checks.append((SECTION, lambda: scheme.stray_faults(config, table)))
+    checks.append((SECTION, lambda: section.stray_faults(config, table)))
     if table and original is not None:
         checks.append(("tensors", lambda: source_faults(config, table, *original)))
     for where, check in checks:
@@ -140,7 +156,7 @@ def verify(checkpoint: Path, source: Path | None = None) -> Report:
     if table:
         try:
             structure = _structure(config, table)
-            notes += scheme.not_judged(config, table)
+            notes += section.not_judged(config, table)
         except UNREADABLE:
             faults.append(_unreadable(SECTION))
     return _report(checkpoint, source, faults, structure, storage(checkpoint), notes)
@@ -174,15 +190,15 @@ def _checks(
         checks += [
             ("tensors", lambda: completeness_faults(config, table) if whole else []),
             ("tensors", lambda: value_faults(table)),
-            (SECTION, lambda: scheme.section_faults(config, table)),
-            (SECTION, lambda: scheme.tensor_faults(config, table) if whole else []),
-            (SECTION, lambda: scheme.placement_faults(config, table)),
+            (SECTION, lambda: section.section_faults(config, table)),
+            (SECTION, lambda: section.tensor_faults(config, table) if whole else []),
+            (SECTION, lambda: section.placement_faults(config, table)),
             ("config.json", lambda: tie_faults(config, table)),
         ]
     return checks
 
 
-SECTION = scheme.SECTION
+SECTION = section.SECTION
 UNREADABLE = (AttributeError, KeyError, TypeError, ValueError, IndexError, ZeroDivisionError)
 
 

@@ -41,7 +41,9 @@ def tables(plan: Plan, folder: RunFolder, where: Executor) -> list[Table]:
                 "variant": variant.name,
                 "checkpoint": files.shown(variant.path),
                 "weights": _weights(variant),
-                "kernel expected": ", ".join(variant.fit.kernels) if variant.fit else "",
+                "scheme": variant.served.scheme,
+                "kernel expected": ", ".join(variant.served.kernels),
+                "computed as": _computed(variant),
                 "Cells": len(cells),
                 "done": len(cells) - len(missing),
                 "to measure": len(missing),
@@ -69,13 +71,18 @@ def _weights(variant: PlannedVariant) -> str:
     return f"about {gib(variant.fit.expected_bytes)}, to be built" if variant.fit else "to be built"
 
 
+def _computed(variant: PlannedVariant) -> str:
+    asked, computed = variant.served.asked, variant.served.computed_as
+    return f"{computed}, not {asked}" if computed and computed != asked else computed
+
+
 def _notes(name: str, fit: FitFacts) -> list[str]:
     """What a recipe packs, keeps and maps."""
     kept = "".join(f", {one.pattern} keeps {one.linears}" for one in fit.ignore if one.linears)
     lines = [f"{name}: packs {fit.packed} of {sum(fit.linears.values())} Linears{kept}."]
     for mapping in fit.mappings:
         skipped = f", {mapping.skipped} skipped: {mapping.reason}" if mapping.skipped else ""
-        lines.append(f"{name}: AWQ mapping {mapping.smooth}: {mapping.resolved} layers{skipped}.")
+        lines.append(f"{name}: mapping {mapping.smooth}: {mapping.resolved} layers{skipped}.")
     return lines
 
 

@@ -20,7 +20,7 @@ from harness.compare.tokens import compare_divergence
 from harness.compare.trials import SpeedComparison, compare_speed, compare_trials, direction
 from harness.record.folder import RunFolder
 from harness.record.health import Health
-from harness.record.records import Record
+from harness.record.records import Record, computed_otherwise
 from harness.suite.gate_policy import AccuracyPolicy, Policy
 from harness.util.errors import Fault, NoDocuments, OneArm, Refused, Unlike, nearest
 from harness.workloads import kind_of, workload_names
@@ -80,6 +80,7 @@ def judge(run: RunFolder, policy: Policy, baseline: RunFolder | None = None) -> 
     _refuse(faults)
     verdicts += _one_arm(faults, "accuracy", facts.baseline)
     verdicts += _accuracy_lines(found, policy.accuracy, facts.baseline)
+    verdicts += _computed_otherwise(run, policy.accuracy, facts.baseline)
     verdicts += _divergence(run, policy.accuracy, facts.baseline)
     verdicts += _speedups(run, policy)
     verdicts += _history(run, policy, baseline)
@@ -181,6 +182,15 @@ def _accuracy(c: Comparison, policy: AccuracyPolicy, against: str, required: boo
     elif c.noise:
         required, why = False, f"noise floor, the baseline asked once more: {c.flips} of {c.n} answers changed; {why}"
     return Verdict("accuracy", c.candidate, against, c.task, "recovery", word, why, c.recovery, policy.min_recovery, required)
+
+
+def _computed_otherwise(run: RunFolder, policy: AccuracyPolicy, baseline: str) -> Iterator[Verdict]:
+    """A line that blocks for each variant whose kernels compute with other bits than its scheme asks for."""
+    for name, (asked, computed) in computed_otherwise(run.records()).items():
+        if computed not in policy.may_compute_as:
+            why = f"is computed as {computed} on this device, its scheme asks for {asked}: its answers are not the scheme's; "
+            why += f"`may_compute_as: [{computed}]` allows it"
+            yield Verdict("accuracy", name, baseline, "all", "computed as", "blocked", why)
 
 
 def _unhealthy(c: Comparison, policy: AccuracyPolicy) -> tuple[Outcome, str] | None:

@@ -14,6 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from harness.checkpoints.kernels import generation
 from harness.util import environments
 
 
@@ -28,6 +29,10 @@ class Card:
     uuid: str
     name: str
     slice: bool = False
+
+
+def _has_amx() -> bool:
+    return " amx_tile" in Path("/proc/cpuinfo").read_text()
 
 
 def _cpu_name() -> str:
@@ -47,7 +52,7 @@ def stand_for(described: dict[str, Any] | None) -> None:
 
 
 def describe() -> dict[str, Any]:
-    """Kind (`cpu` or `gpu`), name, count and memory in GiB of the device that vLLM will run on."""
+    """Kind (`cpu` or `gpu`), name, count, memory in GiB and generation (kernels.TARGETS) of the device vLLM will run on."""
     return _elsewhere or describe_here()
 
 
@@ -56,17 +61,25 @@ def describe_here() -> dict[str, Any]:
     """`describe` of this machine."""
     if environments.is_cpu():
         pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-        return {"kind": "cpu", "name": _cpu_name(), "count": os.cpu_count() or 1, "memory_gib": round(pages / 2**30, 1)}
+        return {
+            "kind": "cpu",
+            "name": _cpu_name(),
+            "count": os.cpu_count() or 1,
+            "memory_gib": round(pages / 2**30, 1),
+            "generation": "cpu_amx" if _has_amx() else "cpu",
+        }
     found, reason = cards()
     if not found:
         return {"kind": "gpu", "name": "unknown", "count": None, "memory_gib": None, "reason": reason}
     memory, why = ask(lambda nvml: nvml.nvmlDeviceGetMemoryInfo(found[0].handle).total)
+    version, _ = ask(lambda nvml: nvml.nvmlDeviceGetCudaComputeCapability(found[0].board))
     return {
         "kind": "gpu",
         "name": found[0].name,
         "count": len(found),
         "memory_gib": round(memory / 2**30, 1) if memory else None,
         "driver": ask(lambda nvml: nvml.nvmlSystemGetDriverVersion())[0],
+        "generation": generation(10 * version[0] + version[1] if version else None),
     } | ({"reason": why} if memory is None else {})
 
 

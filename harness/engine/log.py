@@ -20,7 +20,14 @@ class EngineFacts(BaseModel):
     arguments: list[str]
     """The arguments of `vllm serve`, without checkpoint, host and port."""
     kernel: str | None = None
-    """The kernel that serves the quantized layers, for example MarlinLinearKernel."""
+    """The kernel that serves the quantized layers, for example MarlinLinearKernel; the last that is named where there are
+    several."""
+    kernels: dict[str, int | None] = {}
+    """Every kernel that is named, with how many Linears it serves where that is known. Empty in earlier Records."""
+    scheme_bits: str | None = None
+    """What the checkpoint's scheme asks for, such as W4A4; None for a plain checkpoint, and in earlier Records."""
+    computed_as: str | None = None
+    """What its kernels compute with, such as W4A16; None where that is not known, and in earlier Records."""
     weights_gib: float | None = None
     """Memory of the weights, GiB ("Model loading took")."""
     kv_cache_tokens: int | None = None
@@ -55,6 +62,16 @@ MEMORY_SPLIT = r"GiB for weight, ([\d.]+) GiB for peak activation, ([\d.]+) GiB 
 NOT_LOADED = re.compile(r"Parameter \S+ not found|weights? (were|was) not loaded")
 
 
+NAMED = re.compile(r"(?:Using|Selected) (\w+Kernel|\w*Experts\w*) for (\w[\w -]*)")
+"""vLLM's lines on the choice of a kernel: `Using X for CompressedTensorsWNA16`, `Selected X for CompressedTensorsW8A8Fp8`,
+`Using X for NVFP4 GEMM`, of whatever scheme and maker."""
+
+
+def kernels_named(text: str) -> list[tuple[str, str]]:
+    """Every (kernel, layers) that a log names, in its order, each once."""
+    return list(dict.fromkeys((kernel, layers.strip()) for kernel, layers in NAMED.findall(text)))
+
+
 def read_facts(text: str, given: list[str], start_s: float) -> EngineFacts:
     """What the server's log tells. start_s: seconds since vLLM was imported.
 
@@ -65,7 +82,7 @@ def read_facts(text: str, given: list[str], start_s: float) -> EngineFacts:
     split = re.search(MEMORY_SPLIT, text)
     graphs = re.search(r"Graph capturing finished in [\d.]+ secs?, took ([\d.]+) GiB", text)
     kv_cache = re.search(r"(?:Available KV cache memory:|GiB, reserved) ([\d.]+) GiB", text)
-    kernel = re.findall(r"Using (\w*LinearKernel) for CompressedTensorsWNA16", text)
+    named = kernels_named(text)
     imported = re.search(r"vLLM was imported in ([\d.]+) s", text)
     reasons = {}
     if not weights:
@@ -86,7 +103,8 @@ def read_facts(text: str, given: list[str], start_s: float) -> EngineFacts:
         arguments=given,
         start_s=round(start_s + (float(imported[1]) if imported else 0.0), 2),
         driver=device.describe().get("driver"),
-        kernel=kernel[-1] if kernel else None,
+        kernel=named[-1][0] if named else None,
+        kernels=dict.fromkeys(kernel for kernel, _ in named),
         weights_gib=float(weights[1]) if weights else None,
         kv_cache_tokens=int(tokens[1].replace(",", "")) if tokens else None,
         kv_cache_gib=float(kv_cache[1]) if kv_cache else None,

@@ -16,9 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from harness.checkpoints.served import told
 from harness.engine import device
 from harness.engine.ahead import Ahead
-from harness.engine.log import EngineFacts, last_error, read_facts
+from harness.engine.log import EngineFacts, kernels_named, last_error, read_facts
 from harness.engine.settings import EngineSettings
 from harness.util import environments
 from harness.util.errors import CellFailed, Fault
@@ -202,8 +203,8 @@ def serving(
 ) -> Iterator[Engine]:
     """Let `coming` become the server of `checkpoint`, wait until it is healthy, yield it, and end all of its processes.
 
-    Raises CellFailed when it dies, does not get healthy in `settings.start_timeout_s`, or serves a quantized checkpoint
-    with no kernel that it names. `log` gets everything the server prints.
+    Raises CellFailed when it dies or does not get healthy in `settings.start_timeout_s`. `log` gets everything the server
+    prints.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     used_before, _ = device.memory_used(settings.tensor_parallel_size)
@@ -217,13 +218,27 @@ def serving(
         except BrokenPipeError:
             raise CellFailed(f"vllm serve ended while it waited to start: {last_error(coming.said())}") from None
         start.until_healthy(f"http://127.0.0.1:{port}", name)
-        facts = read_facts(log.read_text(errors="replace"), given[1:], time.monotonic() - begun)
-        if facts.kernel is None and is_quantized(checkpoint):
-            raise CellFailed(f"{checkpoint} is quantized but vLLM named no kernel for its layers; see {log}")
+        text = log.read_text(errors="replace")
+        facts = _with_kernels(read_facts(text, given[1:], time.monotonic() - begun), checkpoint, text)
         yield Engine(f"http://127.0.0.1:{port}", name, facts, coming.process, log, checkpoint, settings)
     finally:
         coming.end()
         _wait_for_memory(used_before, settings.tensor_parallel_size)
+
+
+def _with_kernels(facts: EngineFacts, checkpoint: Path, text: str) -> EngineFacts:
+    """With what serves the checkpoint's quantized Linears, as far as the log names it."""
+    served = told(checkpoint, kernels_named(text), str(device.describe_here().get("generation")))
+    if not is_quantized(checkpoint):
+        return facts.model_copy(update={"kernel": None, "kernels": {}})
+    reasons = {} if served.kernels else {"kernel": "vLLM's log names no kernel in a form that is known here"}
+    more = {
+        "kernels": served.kernels,
+        "scheme_bits": served.asked or None,
+        "computed_as": served.computed_as or None,
+        "reasons": facts.reasons | reasons,
+    }
+    return facts.model_copy(update=more)
 
 
 def _wait_for_memory(used_before: int | None, cards: int) -> None:

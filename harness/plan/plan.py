@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from harness.checkpoints import headers, shape, verify
 from harness.checkpoints.locate import checkpoint_faults, content_hash, manifest_faults, resolve_model, served_faults
+from harness.checkpoints.served import Served, forecast
 from harness.engine import device, server
 from harness.families import family_of
 from harness.plan import card_memory, other_runs
@@ -36,6 +37,8 @@ class PlannedVariant:
     recipe: Recipe | None = None
     content: str | None = None
     fit: fit.FitFacts | None = None
+    served: Served = field(default_factory=Served)
+    """What will serve it, as far as that is known before it is served."""
     taken: list[Record] = field(default_factory=list)
     """The Records that are taken over from another Run."""
 
@@ -190,8 +193,10 @@ def _given(name: str, suite: Suite) -> tuple[PlannedVariant, list[Fault]]:
     who = f"variants.{name}.checkpoint: "
     missing = [fault.at(who) for fault in checkpoint_faults(asked.checkpoint)]
     faults = missing or served_faults(asked.checkpoint, who)
+    served, unserved = (Served(), []) if faults else forecast(asked.checkpoint, _generation(), who.removesuffix(": "))
+    faults += unserved
     content = None if faults else content_hash(asked.checkpoint)
-    return PlannedVariant(name, "checkpoint", asked.checkpoint, content=content), faults
+    return PlannedVariant(name, "checkpoint", asked.checkpoint, content=content, served=served), faults
 
 
 def _made(name: str, suite: Suite, source: Path, checkpoints: Path) -> tuple[PlannedVariant, list[Fault]]:
@@ -217,9 +222,10 @@ def _made(name: str, suite: Suite, source: Path, checkpoints: Path) -> tuple[Pla
         10,
     )
     path = checkpoints / f"{name.removesuffix(f'@{variant.settings}')}-{key}"
-    found, facts = fit.plan_recipe(source, recipe, _kernel_target(), suite.calibration, quantize.python)
+    found, facts = fit.plan_recipe(source, recipe, _generation(), suite.calibration, quantize.python)
     faults = [fault.at(f"variants.{name}: ") for fault in found]
-    planned = PlannedVariant(name, "recipe", path, recipe, fit=facts)
+    served = Served(facts.scheme, facts.scheme_bits, {**facts.kernels}, facts.computed_as)
+    planned = PlannedVariant(name, "recipe", path, recipe, fit=facts, served=served)
     if path.exists():
         damage = checkpoint_faults(path) or manifest_faults(path)
         faults += damage
@@ -227,12 +233,9 @@ def _made(name: str, suite: Suite, source: Path, checkpoints: Path) -> tuple[Pla
     return planned, faults
 
 
-def _kernel_target() -> str:
-    """The kernels that the device's vLLM would choose from."""
-    described = device.describe()
-    if described["kind"] == "cpu":
-        return "cpu"
-    return "machete" if any(card in described["name"] for card in ("H100", "H200", "GH200", "H20")) else "marlin"
+def _generation() -> str:
+    """Whose kernels the device's vLLM would choose from; see kernels.TARGETS."""
+    return str(device.describe().get("generation", "ampere"))
 
 
 def _cells(

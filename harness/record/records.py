@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -103,3 +104,16 @@ class Record(Noun):
     samples_sha256: str | None = None
     """Hash of the samples file, as it was measured. None in Records of earlier versions, and without samples."""
     provenance: Provenance
+
+
+def computed_otherwise(records: Iterable[Record]) -> dict[str, tuple[str, str]]:
+    """Variants whose kernels compute with other bits than their scheme asks for: what it asks for, and with what they do.
+
+    Unknown, and so left out, for Records of earlier versions.
+    """
+    found: dict[str, tuple[str, str]] = {}
+    for record in records:
+        asked, computed = (record.provenance.engine.get(name) for name in ("scheme_bits", "computed_as"))
+        if asked and computed and asked != computed:
+            found[record.cell.variant] = (asked, computed)
+    return found

@@ -24,6 +24,9 @@ class AccuracyPolicy(Strict):
     """Share of answers in which none was found, in either arm; above it there is no verdict."""
     max_cut_by_length: float = Field(default=0.1, ge=0, le=1)
     """Share of answers that were cut, in either arm; above it there is no verdict."""
+    may_compute_as: tuple[str, ...] = ()
+    """What a kernel may compute with though the variant's scheme asks for other bits, for example W4A16 for NVFP4 on a card
+    without FP4; for any other there is no verdict, since the scores are not the scheme's."""
     max_divergence: float | None = Field(default=None, gt=0)
     """Largest mean divergence per token from the baseline, nats; null judges none."""
 

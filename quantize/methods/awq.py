@@ -27,6 +27,7 @@ class Smoothing(Strict):
 class Awq(Rounding):
     """Activation-aware scales, then rounding."""
 
+    of_earlier_versions = True
     tag = "awq"
 
     method: Literal["awq"] = "awq"

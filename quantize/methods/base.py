@@ -14,6 +14,7 @@ from typing import Annotated, Any, ClassVar, Protocol
 from pydantic import Field, model_validator
 
 from harness.checkpoints.headers import Linear
+from harness.checkpoints.schemes import Numbers, Scheme
 from harness.families import Family
 from harness.util.errors import Fault
 from harness.util.strict import Strict
@@ -60,6 +61,9 @@ class Workbench(Protocol):
     def timed(self, stage: str) -> AbstractContextManager[None]:
         """Adds the block's time to a stage of the manifest."""
 
+    def progress(self, done: int, of: int) -> None:
+        """Tell how many of the decoder layers are done."""
+
     def searched(self, key: Mapping[str, Any], search: Callable[[Callable[[int, int], None]], Any]) -> Any:
         """What `search` gives, done once for all products with this key. It is called with (layers done, layers in all)."""
 
@@ -74,8 +78,8 @@ class Recipe(Strict):
     # What a method is. A field named `method` of a Literal type with its name as the default comes first in a subclass.
     needs_model: ClassVar[bool] = True
     """Whether building it loads the source into llm-compressor."""
-    packs: ClassVar[bool] = True
-    """Whether its product holds packed Linears, so that shapes, kernels and sizes are judged."""
+    of_earlier_versions: ClassVar[bool] = False
+    """Whether its recipes were once written with the fields of all methods; see EARLIER."""
     tag: ClassVar[str | None] = None
     """Its tag in the front matter of a model card."""
 
@@ -95,7 +99,7 @@ class Recipe(Strict):
         own = cls.model_fields
         for name in [name for name in data if name not in own]:
             owners = [kind.name() for kind in METHODS if name in kind.model_fields]
-            default = name == "mappings" or (name in EARLIER and data[name] == EARLIER[name])
+            default = cls.of_earlier_versions and (name == "mappings" or (name in EARLIER and data[name] == EARLIER[name]))
             if owners and not default:
                 raise ValueError(f"{name} belongs to method {' or '.join(owners)}, not to {cls.name()}")
             if default:
@@ -119,6 +123,8 @@ class Recipe(Strict):
 
     def identity(self, family: Family) -> dict[str, Any]:
         """What decides what is built, as earlier versions had it: a product that is there keeps its folder."""
+        if not self.of_earlier_versions:
+            return self.model_dump(mode="json")
         mappings = [{"smooth": mapping.smooth, "balance": list(mapping.balance)} for mapping in family.mappings]
         return EARLIER | {"mappings": mappings} | self.model_dump(mode="json")
 
@@ -147,7 +153,71 @@ class Recipe(Strict):
         return []
 
 
-class Rounding(Recipe):
+class Quantizing(Recipe):
+    """What all methods share whose product has quantized Linears."""
+
+    changes_weights: ClassVar[bool] = False
+    """Whether `roundings` change weights beyond rounding them, so that they work on a copy."""
+
+    observer: str = "memoryless_minmax"
+    """llm-compressor's observer that finds a weight's range; what the installed release offers is asked of it."""
+
+    @property
+    def scheme(self) -> Scheme:
+        """What its Linears become."""
+        raise NotImplementedError
+
+    @property
+    def where(self) -> str:
+        """How a refusal calls the part of the recipe that decides shapes and kernels."""
+        return f"method {self.name()}"
+
+    @property
+    def calibrates(self) -> bool:
+        return self.observes_data
+
+    @property
+    def observes_data(self) -> bool:
+        """Whether rounding looks at activations."""
+        return "imatrix" in self.observer
+
+    def roundings(self) -> list[Any]:
+        """llm-compressor's modifiers that round, and what must be done in the same pass."""
+        from quantize import llm_compressor
+
+        return [llm_compressor.quantization_modifier(self)]
+
+    def modifiers(self, offload: bool = False) -> list[Any]:
+        """llm-compressor's modifiers that make it, the rounding last. offload: see Workbench."""
+        return self.roundings()
+
+    def build(self, bench: Workbench, folder: Path) -> Written:
+        return self.rounded(bench, folder)
+
+    def rounded(self, bench: Workbench, folder: Path, smoothed: Any = None) -> Written:
+        """Round, pack and lay out. smoothed: what a search left, see llm_compressor.Smoothed."""
+        from functools import partial
+
+        from harness.util.errors import CellFailed
+        from quantize import llm_compressor, pack
+
+        with bench.timed("round"):
+            quantized = llm_compressor.round_weights(bench.source, self, smoothed, bench.batches, bench.progress)
+        with bench.timed("pack"):
+            pack.pack(quantized)
+        with bench.timed("lay_out"):
+            shards = pack.lay_out(bench.source, self, quantized, folder)
+        saved = pack.observer_in(folder)
+        if saved != self.observer:
+            raise CellFailed(f"observer {self.observer} was asked, the saved config says {saved}")
+        return quantized.search, partial(pack.write, shards)
+
+    @classmethod
+    def told(cls, recipe: Mapping[str, Any], search: Mapping[str, Any]) -> Iterable[Sentence]:
+        return [("Observer {observer}.", {"observer": recipe["observer"]})]
+
+
+class Rounding(Quantizing):
     """What all methods share that round weights to integers which share a scale."""
 
     num_bits: Annotated[int, Field(ge=2, le=8)] = 4
@@ -166,34 +236,10 @@ class Rounding(Recipe):
         return self
 
     @property
-    def calibrates(self) -> bool:
-        return self.observes_data
+    def scheme(self) -> Scheme:
+        per: dict[str, Any] = {"per": "channel"} if self.group_size == -1 else {"per": "group", "group_size": self.group_size}
+        return Scheme(weights=Numbers(bits=self.num_bits, symmetric=self.symmetric, **per), format="pack-quantized")
 
     @property
-    def observes_data(self) -> bool:
-        """Whether its observer looks at activations."""
-        return "imatrix" in self.observer
-
-    def modifiers(self, offload: bool = False) -> list[Any]:
-        """llm-compressor's modifiers that make it, the rounding last. offload: see Workbench."""
-        from quantize import llm_compressor
-
-        return [llm_compressor.quantization_modifier(self)]
-
-    def rounded(self, bench: Workbench, folder: Path, smoothed: Any = None) -> Written:
-        """Round, pack and lay out. smoothed: what a search left, see llm_compressor.Smoothed."""
-        from functools import partial
-
-        from harness.util.errors import CellFailed
-        from quantize import llm_compressor, pack
-
-        with bench.timed("round"):
-            quantized = llm_compressor.round_weights(bench.source, self, smoothed, bench.batches)
-        with bench.timed("pack"):
-            pack.pack(quantized)
-        with bench.timed("lay_out"):
-            shards = pack.lay_out(bench.source, self, quantized, folder)
-        saved = pack.observer_in(folder)
-        if saved != self.observer:
-            raise CellFailed(f"observer {self.observer} was asked, the saved config says {saved}")
-        return quantized.search, partial(pack.write, shards)
+    def where(self) -> str:
+        return f"group_size {self.group_size}, {self.num_bits} bit" + ("" if self.symmetric else ", asymmetric")

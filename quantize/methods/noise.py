@@ -27,7 +27,7 @@ class Noise(Recipe):
     """BF16 with noise: a positive control, not a quantization."""
 
     needs_model = False
-    packs = False
+    of_earlier_versions = True
 
     method: Literal["noise"] = "noise"
     """BF16 with noise, a positive control."""

@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from quantize.methods.base import Rounding, Sentence, Workbench, Written
+from quantize.methods.base import Rounding
 
 
 class Rtn(Rounding):
     """Rounding alone."""
 
+    of_earlier_versions = True
     tag = "rtn"
 
     method: Literal["rtn"] = "rtn"
     """Rounding alone."""
-
-    def build(self, bench: Workbench, folder: Path) -> Written:
-        return self.rounded(bench, folder)
-
-    @classmethod
-    def told(cls, recipe: Mapping[str, Any], search: Mapping[str, Any]) -> Iterable[Sentence]:
-        return [("Observer {observer}.", {"observer": recipe["observer"]})]

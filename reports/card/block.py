@@ -14,7 +14,7 @@ from harness import __version__
 from harness.checkpoints.verify import Structure
 from harness.compare.stats import Interval
 from harness.compare.trials import SpeedComparison, compare_speed
-from harness.record.records import Record
+from harness.record.records import Record, computed_otherwise
 from harness.suite.schema import Suite
 from harness.workloads import WORKLOADS
 from quantize.methods import method_of
@@ -22,7 +22,7 @@ from reports import tables
 from reports.card import public, words
 from reports.card.results import Subject, compared, results_path, suite_name
 from reports.card.view import RunView
-from reports.table import gib, percent
+from reports.table import OTHERWISE, gib, percent
 from reports.tables import speed
 
 SUMMED = ("weights_gib", "kv_cache_tokens")
@@ -58,6 +58,8 @@ def _warnings(subject: Subject, say: Any) -> Iterator[str]:
     if any(r.random_weights for r in records):
         yield "> " + say("**Random weights**: the model was never trained. Size, memory, speed and energy are all that "
                          "these figures say.")  # fmt: skip
+    for name, (asked, computed) in computed_otherwise(records).items():
+        yield "> " + say(OTHERWISE, variant=f"`{name}`", computed=computed, asked=asked)
     imported = [f"`{r.cell.label}` ({code(Path(r.imported_from).name)})" for r in records if r.imported_from]
     if imported:
         yield "> " + say("**Imported**: other tools measured what is marked so: {labels}.", labels=", ".join(imported))
@@ -175,21 +177,20 @@ def _tables(subject: Subject, language: str) -> Iterator[str]:
 
 def _quantized(subject: Subject, say: Any) -> Iterator[str]:
     manifest, recipe = subject.facts.manifest, subject.facts.recipe
-    scheme = _scheme(subject.packed, say) if subject.packed else None
     if not recipe or not manifest:
         yield say(
             "It was not built by vl-harness: how it was quantized is not known here."
             if subject.facts.origin != "source"
             else "It was not quantized: these are the source's weights, measured once more."
         )
-        if scheme:
-            yield say("Weights: {scheme}; activations stay in {dtype}.", scheme=scheme, dtype=_dtype(subject))
+        if subject.packed:
+            yield _weights(subject.packed, subject, say)
         return
     versions = manifest["versions"]
     tools = [f"{name} {versions[name]}" for name in ("llmcompressor", "compressed-tensors", "torch") if versions.get(name)]
     yield say("Method: {method} with {tool}.", method=recipe["method"], tool=", ".join(tools))
-    if scheme:
-        yield say("Weights: {scheme}; activations stay in {dtype}.", scheme=scheme, dtype=_dtype(subject))
+    if subject.packed:
+        yield _weights(subject.packed, subject, say)
     method = method_of(recipe["method"])
     for sentence, filled in method.told(recipe, manifest.get("search") or {}) if method else ():
         yield say(sentence, **filled)
@@ -198,6 +199,13 @@ def _quantized(subject: Subject, say: Any) -> Iterator[str]:
     source = manifest["source"]
     name = code(subject.base_model or Path(source["path"]).name)
     yield say("Source: {source}.", source=f"{name}, sha256 {code(source['sha256'][:16])}")
+
+
+def _weights(packed: Structure, subject: Subject, say: Any) -> str:
+    """What the weights are, and the activations where they are quantized as well."""
+    if any(one.kind != "wna16" for one in packed.schemes):
+        return str(say("Scheme: {scheme}.", scheme=packed.scheme))
+    return str(say("Weights: {scheme}; activations stay in {dtype}.", scheme=_scheme(packed, say), dtype=_dtype(subject)))
 
 
 def _scheme(packed: Structure, say: Any) -> str:

@@ -113,7 +113,9 @@ def keys(subject: Subject, model_index: str | None) -> list[Key]:
     packed, scored = subject.packed, _scored(subject)
     method = method_of((subject.facts.recipe or {}).get("method"))
     tags = [method.tag] if method and method.tag else []
-    tags += [f"w{packed.num_bits}a16", "compressed-tensors"] if packed else []
+    bits = dict.fromkeys(one.name.lower() for one in packed.schemes) if packed else {}
+    # Runs of earlier versions knew 16-bit activations alone.
+    tags += [*(bits or [f"w{packed.num_bits}a16"]), packed.maker or "compressed-tensors"] if packed else []
     found = [Key("base_model", subject.base_model)] if subject.base_model else []
     found += [Key("base_model_relation", "quantized")] if packed else []
     found += [Key("tasks", [TASK], "offer"), Key("tags", [*tags, "vllm"], "add")]

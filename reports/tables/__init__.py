@@ -9,11 +9,12 @@ from rich.console import Console
 
 from harness.compare import tune
 from harness.record.folder import RunFolder
+from harness.record.records import computed_otherwise
 from harness.util.errors import Fault, Refused
 from reports.formats import markdown as markdown_format
 from reports.languages import Words
 from reports.run_data import RunData
-from reports.table import RANDOM, Table
+from reports.table import OTHERWISE, RANDOM, Table
 from reports.tables import speed, summary, variants
 from reports.tables.answers import accuracy, divergence, scores
 from reports.tables.others import others
@@ -40,13 +41,17 @@ def of(source: RunData) -> list[Table]:
         others(source.records),
         variants.storage(source.facts),
         variants.structure(source.facts),
-        variants.engines(source.records),
+        variants.engines(source.records, source.facts),
     ]
     shown = [table for table in made if len(table.frame) or table.notes]
     for table in shown if source.random_weights else []:
         table.notes.insert(0, RANDOM)
+    otherwise = [
+        OTHERWISE.format(variant=name, computed=computed, asked=asked)
+        for name, (asked, computed) in computed_otherwise(source.records).items()
+    ]
     for table in shown:
-        table.notes[:0] = source.taken()
+        table.notes[:0] = [*source.taken(), *otherwise]
     return shown
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from harness.checkpoints.kernels import WEIGHTS_ONLY, bits_named
+from harness.checkpoints.schemes import FULL
 from harness.checkpoints.verify import Structure
 from harness.record.records import Record
 from harness.record.run_facts import RunFacts
@@ -49,7 +51,7 @@ def structure(facts: RunFacts) -> Table:
         if found:
             packed, plain = found.packed, found.plain
             rows.append(
-                {"variant": name, "scheme": _scheme(found)}
+                {"variant": name, "scheme": found.scheme or (found.maker and f"{found.maker} (not read)") or "none"}
                 | {
                     f"{part} packed / plain": _packed(packed.get(part, 0), plain.get(part, 0))
                     for part in PARTS
@@ -63,14 +65,7 @@ def _packed(packed: int, plain: int) -> Figure:
     return Figure(f"{packed} / {plain}", {" packed": packed, " plain": plain})
 
 
-def _scheme(found: Structure) -> str:
-    if not found.num_bits:
-        return "none"
-    group = "per channel" if found.group_size == -1 else f"group {found.group_size}"
-    return f"INT{found.num_bits}, {group}, {'symmetric' if found.symmetric else 'asymmetric'}"
-
-
-def engines(records: Iterable[Record]) -> Table:
+def engines(records: Iterable[Record], facts: RunFacts) -> Table:
     """Which kernel served which variant, on what, with which versions."""
     rows: dict[str, dict[str, Any]] = {}
     for r in records:
@@ -83,10 +78,31 @@ def engines(records: Iterable[Record]) -> Table:
             {
                 "variant": r.cell.variant,
                 "device": identity["device"]["name"],
-                "INT4 kernel": engine.get("kernel") or "none (not packed)",
+                "kernel": _kernels(engine),
+                "computed as": _computed_as(engine, facts.variant(r.cell.variant).structure),
                 "KV cache, tokens": number(tokens, ",") if tokens else NOT_MEASURED,
                 "weights in memory": number(weights, ".2f", "GiB") if weights is not None else f"{NOT_MEASURED} ({why})",
                 "versions": ", ".join(f"{n} {v}" for n, v in versions.items()),
             },
         )
     return Table("Engine", frame(list(rows.values())))
+
+
+def _kernels(engine: dict[str, Any]) -> str:
+    """Every kernel by its class name, with how many Linears it serves where there are several."""
+    named: dict[str, int | None] = engine.get("kernels") or ({engine["kernel"]: None} if engine.get("kernel") else {})
+    if not named:
+        why = (engine.get("reasons") or {}).get("kernel")
+        return f"{NOT_MEASURED} ({why})" if why else "none (not packed)"
+    several = len(named) > 1
+    return ", ".join(f"{name} ({count} Linears)" if several and count else name for name, count in named.items())
+
+
+def _computed_as(engine: dict[str, Any], found: Structure | None) -> str:
+    """Bits of weights and activations; of earlier Records, which knew INT4 alone, from the kernel's name."""
+    asked, computed = engine.get("scheme_bits"), engine.get("computed_as")
+    if computed:
+        return str(computed) if computed == asked else f"{computed}, not {asked}"
+    if engine.get("kernel") and found and found.num_bits and WEIGHTS_ONLY.match(engine["kernel"]):
+        return bits_named((found.num_bits, FULL))
+    return NOT_MEASURED if asked or engine.get("kernel") else bits_named((FULL, FULL))

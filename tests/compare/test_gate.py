@@ -362,3 +362,16 @@ def test_a_baseline_at_chance_blocks(tmp_path):
         keep(run, made.model_copy(update={"metrics": made.metrics | {"chance": chance}}), samples)
     (line,) = [v for v in gate.judge(run, POLICY) if v.kind == "accuracy"]
     assert line.outcome == "blocked" and "nothing can be lost from that" in line.reason
+
+
+def test_a_scheme_that_the_card_computes_otherwise_blocks_unless_it_is_allowed(tmp_path):
+    base, other = arms(900, 6, 6)
+    b = record("b", "2")
+    engine = b.provenance.engine | {"scheme_bits": "W4A4", "computed_as": "W4A16"}
+    b = b.model_copy(update={"provenance": b.provenance.model_copy(update={"engine": engine})})
+    run = run_of(tmp_path / "r", (record("a", "1"), base), (b, other))
+    verdicts = gate.judge(run, POLICY)
+    assert [v.outcome for v in verdicts] == ["pass", "blocked"] and gate.status(verdicts) == 3
+    assert "computed as W4A16 on this device, its scheme asks for W4A4" in verdicts[1].reason
+    allowed = Policy(accuracy=AccuracyPolicy(may_compute_as=("W4A16",)))
+    assert gate.status(gate.judge(run, allowed)) == 0

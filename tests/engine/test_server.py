@@ -45,7 +45,30 @@ def test_facts_of_a_cpu_log_are_none_with_a_reason():
     assert "weights_gib" in facts.reasons
     nothing = log.read_facts("", [], 1.0)
     unknown = {name for name, value in nothing.model_dump().items() if value is None}
-    assert unknown - {"kernel", "driver"} == set(nothing.reasons) > {"weights_gib", "kv_cache_tokens"}
+    assert (
+        unknown - {"kernel", "driver", "scheme_bits", "computed_as"}
+        == set(nothing.reasons)
+        > {"weights_gib", "kv_cache_tokens"}
+    )
+
+
+@pytest.mark.parametrize(
+    ("line", "named"),
+    [
+        ("[compressed_tensors_wNa16.py:108] Using MarlinLinearKernel for CompressedTensorsWNA16", "CompressedTensorsWNA16"),
+        ("[__init__.py:797] Selected CutlassFP8ScaledMMLinearKernel for CompressedTensorsW8A8Fp8", "CompressedTensorsW8A8Fp8"),
+        ("[__init__.py:846] Selected CPUInt8ScaledMMLinearKernel for CompressedTensorsW8A8Int8", "CompressedTensorsW8A8Int8"),
+        ("[__init__.py:1240] Using MarlinNvFp4LinearKernel for NVFP4 GEMM", "NVFP4 GEMM"),
+        ("[__init__.py:1028] Using FlashInferMxFp4LinearKernel for MXFP4 GEMM", "MXFP4 GEMM"),
+        ("[auto_gptq.py:352] Using MacheteLinearKernel for AutoGPTQLinearMethod", "AutoGPTQLinearMethod"),
+        ("[auto_awq.py:451] Using MarlinLinearKernel for AutoAWQMarlinLinearMethod", "AutoAWQMarlinLinearMethod"),
+    ],
+)
+def test_the_kernel_of_every_scheme_is_read(line: str, named: str):
+    text = f"(EngineCore pid=301) INFO 11-30 17:01:59 {line}\n"
+    ((kernel, layers),) = log.kernels_named(text * 2)
+    assert layers == named and log.read_facts(text, [], 1.0).kernels == {kernel: None}
+    assert log.kernels_named("INFO [x.py:1] Using FlashAttention backend for attention\n") == []
 
 
 def test_weights_that_were_not_loaded_are_kept_as_warnings():
@@ -210,14 +233,11 @@ def test_somebody_elses_server_is_not_taken_for_ours(stand_in, session, tmp_path
         pass
 
 
-def test_a_quantized_checkpoint_without_a_kernel_fails(stand_in, session, tmp_path):
+def test_a_kernel_in_a_form_that_is_not_known_is_said_to_be_unknown(stand_in, session, tmp_path):
     stand_in(SERVER.replace("NAME", "name"))
     (tmp_path / "config.json").write_text(json.dumps({"quantization_config": {}}))
-    with (
-        pytest.raises(CellFailed, match="named no kernel"),
-        session.serving(tmp_path, EngineSettings(), tmp_path / "log", "mine"),
-    ):
-        pass
+    with session.serving(tmp_path, EngineSettings(), tmp_path / "log", "mine") as engine:
+        assert engine.facts.kernel is None and "names no kernel in a form that is known" in engine.facts.reasons["kernel"]
 
 
 def test_the_two_environments_get_what_they_need(monkeypatch):

@@ -257,7 +257,9 @@ def test_an_unknown_task_is_refused_once(write_suite, tmp_path):
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "suites").rglob("*.yaml")), ids=lambda p: f"{p.parent.name}/{p.stem}")
-def test_every_suite_that_ships_can_be_planned(path, tmp_path, fake_quantize):
+def test_every_suite_that_ships_can_be_planned(path, tmp_path, fake_quantize, monkeypatch):
+    if path.parent.name == "qwen3_vl_8b":  # they are for a GPU, which has kernels of its own
+        monkeypatch.setattr("harness.plan.plan._generation", lambda: "hopper")
     assert told(path, tmp_path, "model=demo", "calibration={dataset: demo}") == ""
 
 

@@ -57,7 +57,9 @@ def packed_alike(source: Path) -> dict[str, bool]:
         if name == "bias":
             for linear in map(loaded.model.get_submodule, names):
                 linear.bias = torch.nn.Parameter(torch.randn(linear.out_features))
-        ours = llm_compressor.round_weights(loaded, recipe(method="rtn", observer="minmax", **given), None, [])
+        ours = llm_compressor.round_weights(
+            loaded, recipe(method="rtn", observer="minmax", **given), None, [], lambda done, of: None
+        )
         pack._to_bf16(ours.model)
         theirs = copy.deepcopy(ours.model)
         pack.pack(ours)

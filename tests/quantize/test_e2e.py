@@ -35,6 +35,21 @@ BROKEN = {**QUICK, "mappings": [{"smooth": "re:.*language_model.*layernorm$", "b
 """Two norms for one set of Linears: llm-compressor fails in the middle of its work."""
 
 
+SCHEMES: dict[str, tuple[dict[str, Any], str, bool]] = {
+    "gptq": ({"method": "gptq", "group_size": 32}, "INT4, group 32, symmetric", True),
+    "fp8": ({"method": "fp8"}, "FP8, per channel, activations FP8 per token", False),
+    "fp8_static": ({"method": "fp8", "scales": "static"}, "FP8, per tensor, activations FP8 per tensor (stored scales)", True),
+    "fp8_block": ({"method": "fp8", "scales": "block"}, "FP8, blocks of 128 x 128, activations FP8 group 128", False),
+    "int8": ({"method": "int8"}, "INT8, per channel, activations INT8 per token", False),
+    "smooth": ({"method": "int8", "smoothing": 0.5}, "INT8, per channel, activations INT8 per token", True),
+    "nvfp4a16": ({"method": "nvfp4a16"}, "NVFP4, group 16", False),
+    "nvfp4": ({"method": "nvfp4"}, "NVFP4, group 16, activations NVFP4 group 16", True),
+    "mxfp4a16": ({"method": "mxfp4a16"}, "MXFP4, group 32", False),
+    "mxfp4": ({"method": "mxfp4"}, "MXFP4, group 32, activations MXFP4 group 32", False),
+}
+"""Recipes beside awq and rtn: their fields, what the checkpoint says it is, and whether they calibrate."""
+
+
 KEPT = ["re:.*visual.*", "lm_head", "re:.*embed_tokens$"]
 """What a recipe leaves in high precision by default."""
 
@@ -67,6 +82,11 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "cells": [cell(folder, "sick", **QUICK), cell(folder, "sick_rtn", method="rtn")],
         },
         "stranger": {"source": str(folder / "stranger"), "cells": [cell(folder, "stranger", method="rtn")]},
+        "schemes": {
+            "source": t,
+            "calibration": demo,
+            "cells": [cell(folder, name, **recipe) for name, (recipe, _, _) in SCHEMES.items()],
+        },
         "tied": {"source": str(folder / "tied"), "cells": [cell(folder, "tied", method="rtn")]},
         **{
             f"single_{name}": {"source": t, "calibration": demo, "cells": [cell(folder, f"single_{name}", **recipe)]}
@@ -237,3 +257,20 @@ def test_the_plan_told_the_size(work: Path, grid: subprocess.CompletedProcess[st
         _, facts = plan_recipe(work / "T", recipe(**manifest(work, name)["recipe"]))
         stored = sum(t.nbytes for t in tensors(work / "out" / name).values())
         assert facts.expected_bytes == stored
+
+
+@pytest.mark.parametrize("name", SCHEMES)
+def test_every_scheme_is_built_whole_and_as_large_as_the_plan_told(work: Path, results: dict[str, Any], name: str):
+    from quantize.fit import plan_recipe
+    from tests.helpers.recipes import recipe
+
+    given, words, calibrates = SCHEMES[name]
+    assert results["schemes"]["failed"] == 0, results["schemes"]["events"]
+    folder = work / "out" / name
+    assert verify(folder, work / "T").faults == []
+    found = structure(folder)
+    assert found.scheme == words and found.packed == {"language": 14} and found.maker == "compressed-tensors"
+    assert (manifest(work, name)["calibration"] is not None) is calibrates
+    faults, facts = plan_recipe(work / "T", recipe(**given), "blackwell")
+    assert faults == [] and facts.scheme == words and sum(facts.kernels.values()) == 14
+    assert facts.expected_bytes == sum(t.nbytes for t in tensors(folder).values())

@@ -44,12 +44,12 @@ def test_a_group_size_that_divides_nothing_names_layer_size_and_what_would(sourc
     assert "16, 32, 64, 128, 256" in line
 
 
-@pytest.mark.parametrize("target", ["marlin", "machete"])
+@pytest.mark.parametrize("target", ["ampere", "hopper"])
 def test_what_packs_without_a_kernel_is_another_reason(source: Path, target: str):
     for size in (16, 256):
         (line,) = faults(source, target, group_size=size)
         assert "packs, but no kernel" in line and "-1, 32, 64, 128" in line
-    expected = {"marlin": ["Marlin"] * 3, "machete": ["Marlin", "Machete", "Machete"]}[target]
+    expected = {"ampere": ["Marlin"] * 3, "hopper": ["Marlin", "Machete", "Machete"]}[target]
     for size, kernel in zip((32, 64, 128), expected, strict=True):
         found, facts = plan_recipe(source, recipe(group_size=size), target)
         assert found == [] and facts.kernels == {f"{kernel}LinearKernel": 14}
@@ -202,7 +202,7 @@ def test_the_8b_model_is_planned_from_headers_in_a_moment(tmp_path: Path):
     shapes.write_header(tmp_path / "model.safetensors", table)
     shapes.write_json(tmp_path / "config.json", shapes.config(hidden=4096, mlp=12288, layers=36))
     start = time.perf_counter()
-    found, facts = plan_recipe(tmp_path, recipe(), "machete", Calibration(samples=128, max_seq_length=2048))
+    found, facts = plan_recipe(tmp_path, recipe(), "hopper", Calibration(samples=128, max_seq_length=2048))
     assert time.perf_counter() - start < 1
     assert found == [] and facts.kernels == {"MacheteLinearKernel": 252}
     assert 16.5e9 < facts.source_bytes < 17.6e9 and 6.3e9 < facts.expected_bytes < 7.7e9

@@ -33,7 +33,12 @@ def test_the_defaults_are_the_seeds_of_the_project():
         ({"noise_std": 0.1}, "belongs to method noise"),
         ({"mappings": []}, "at least one mapping"),
         ({"num_bits": 16}, "less than or equal to 8"),
-        ({"method": "gptq"}, "'awq', 'rtn' or 'noise'"),
+        ({"method": "gguf"}, "its method is none of 'awq', 'rtn', 'gptq', .* or 'noise'"),
+        ({"method": "fp8", "group_size": 128}, "group_size belongs to method awq or rtn or gptq, not to fp8"),
+        ({"smoothing": 0.5}, "smoothing belongs to method int8"),
+        ({"method": "int8", "smoothing": 1.5}, "less than 1"),
+        ({"method": "gptq", "num_bits": 3}, "4 or 8"),
+        ({"method": "fp8", "scales": "each"}, "'dynamic', 'static' or 'block'"),
     ],
 )
 def test_what_makes_no_sense_is_refused(given: dict[str, object], said: str):

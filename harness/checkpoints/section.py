@@ -1,17 +1,18 @@
 """The section of quantization against the tensors: which Linear is in which group, and what its format is stored as.
 
-Judged are compressed-tensors' formats in the table below, group by group; of another the report says that it does not judge
+Judged are compressed-tensors' formats that schemes.py knows, group by group; of another the report says that it does not judge
 it. A section of another maker (AWQ, GPTQ, FP8) is a server's to read.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from harness.checkpoints.headers import QUANTIZED, Linear, Tensor, is_quantized, linears_of, modules, named_modules
 from harness.checkpoints.patterns import safe_match
+from harness.checkpoints.schemes import FOUR_BIT, Scheme, Stored, scheme_of, stored
 from harness.checkpoints.shards import some
 from harness.checkpoints.values import is_packed
 from harness.families import family_of
@@ -25,57 +26,19 @@ class Group:
     """One entry of config_groups."""
 
     targets: tuple[str, ...]
-    weights: dict[str, Any]
-    """QuantizationArgs of the weights."""
-    format: str
+    scheme: Scheme
 
 
-Shapes = dict[str, tuple[int, ...] | None]
-"""The shape of each part; None where it is not judged."""
-
-
-@dataclass(frozen=True)
-class Format:
-    """How a format stores a Linear's weight of [n, k]: endings, dtypes and shapes of its tensors."""
-
-    parts: tuple[str, ...]
-    """Endings of the tensors that must be there."""
-    shapes: Callable[[int, int, dict[str, Any]], Shapes]
-    """Of n, k and the group's arguments."""
-    dtypes: tuple[str, ...] = ()
-    """Of the weight itself; empty where any will do."""
-
-
-def _scale_shape(n: int, k: int, args: dict[str, Any]) -> tuple[int, ...] | None:
-    """Of the scales, by the strategy of the arguments."""
-    strategy, group, block = args.get("strategy"), args.get("group_size"), args.get("block_structure")
-    if strategy == "block" and isinstance(block, list) and len(block) == 2:
-        return (-(-n // block[0]), -(-k // block[1]))
-    if strategy == "tensor":
-        return None  # one value, stored as [], [1] or [1, 1]
-    return (n, 1 if group in (None, -1) else -(-k // group))
-
-
-def _packed(n: int, k: int, args: dict[str, Any]) -> Shapes:
-    return {"weight_packed": (n, -(-k * (args.get("num_bits") or 8) // 32)), "weight_scale": _scale_shape(n, k, args)}
-
-
-def _in_place(n: int, k: int, args: dict[str, Any]) -> Shapes:
-    return {"weight": (n, k), "weight_scale": _scale_shape(n, k, args)}
-
-
-def _four_bit(group: int) -> Callable[[int, int, dict[str, Any]], Shapes]:
-    return lambda n, k, _: {"weight_packed": (n, k // 2), "weight_scale": (n, k // group)}
-
-
-FORMATS = {
-    "pack-quantized": Format(("weight_packed", "weight_scale", "weight_shape"), _packed),
-    "float-quantized": Format(("weight", "weight_scale"), _in_place, ("F8_E4M3", "F8_E5M2")),
-    "int-quantized": Format(("weight", "weight_scale"), _in_place, ("I8",)),
-    "nvfp4-pack-quantized": Format(("weight_packed", "weight_scale", "weight_global_scale"), _four_bit(16), ("U8",)),
-    "mxfp4-pack-quantized": Format(("weight_packed", "weight_scale"), _four_bit(32), ("U8",)),
+DTYPES = {
+    "float-quantized": ("F8_E4M3", "F8_E5M2"),
+    "mxfp8-quantized": ("F8_E4M3",),
+    "int-quantized": ("I8",),
+    "nvfp4-pack-quantized": ("U8",),
+    "mxfp4-pack-quantized": ("U8",),
 }
-"""By the name in the section (compressed_tensors/compressors)."""
+"""What a weight of a format may be stored as."""
+NOT_JUDGED = ("input_scale", "input_global_scale", "weight_zero_point")
+"""Parts that some releases leave out or store in another shape; zero points are judged by themselves."""
 
 
 def groups_of(config: dict[str, Any]) -> list[Group]:
@@ -84,11 +47,7 @@ def groups_of(config: dict[str, Any]) -> list[Group]:
     if section.get("quant_method") not in (None, "compressed-tensors"):
         return []
     return [
-        Group(
-            tuple(map(str, group.get("targets") or ())),
-            group["weights"],
-            str(group.get("format") or section.get("format")),
-        )
+        Group(tuple(map(str, group.get("targets") or ())), scheme_of(group, section))
         for group in (section.get("config_groups") or {}).values()
         if isinstance(group, dict) and isinstance(group.get("weights"), dict)
     ]
@@ -119,38 +78,46 @@ def tensor_faults(config: dict[str, Any], table: dict[str, Tensor]) -> list[Faul
     lacking: dict[tuple[str, str], list[str]] = {}
     for one in linears_of(config, table):
         group = group_of(groups, one.name)
-        judged = FORMATS.get(group.format) if group else None
-        if group is None or judged is None or not is_quantized(one.name, table):
+        if group is None or not is_quantized(one.name, table):
             continue
-        for part in judged.parts:
+        parts = _parts(one, group.scheme)
+        for part in parts or ():
             if f"{one.name}.{part}" not in table:
-                lacking.setdefault((part, group.format), []).append(one.name)
-        faults += _of_one(one, group, judged, table)
+                lacking.setdefault((part, group.scheme.format), []).append(one.name)
+        faults += _of_one(one, group.scheme, parts, table) if parts else []
     for (part, form), names in lacking.items():
         faults.append(Fault(f"{names[0]}.{part}", f"missing beside {form} weights ({len(names)} in all)"))
     return [*faults, *_zero_points(config, groups, table)]
 
 
-def _of_one(one: Linear, group: Group, judged: Format, table: dict[str, Tensor]) -> Iterator[Fault]:
-    weight = table.get(f"{one.name}.{judged.parts[0]}")
-    if weight is not None and judged.dtypes and weight.dtype not in judged.dtypes:
-        yield Fault(weight.name, f"is stored as {weight.dtype}, {group.format} has {' or '.join(judged.dtypes)}")
+def _parts(linear: Linear, scheme: Scheme) -> Stored | None:
+    """What must be there for a Linear; None for a format that is not judged."""
+    # Two values a byte, and no tensor that says how many there were: its in_features are those of the bytes.
+    k = linear.in_features * (2 if scheme.format in FOUR_BIT else 1)
+    parts = stored(scheme, linear.out_features, k)
+    return parts and {name: part for name, part in parts.items() if name not in NOT_JUDGED}
+
+
+def _of_one(one: Linear, scheme: Scheme, parts: Stored, table: dict[str, Tensor]) -> Iterator[Fault]:
+    weight = table.get(f"{one.name}.{next(iter(parts))}")
+    dtypes = DTYPES.get(scheme.format, ())
+    if weight is not None and dtypes and weight.dtype not in dtypes:
+        yield Fault(weight.name, f"is stored as {weight.dtype}, {scheme.format} has {' or '.join(dtypes)}")
         return
-    if judged.parts[-1] == "weight_shape" and f"{one.name}.weight_shape" not in table:
+    if "weight_shape" in parts and f"{one.name}.weight_shape" not in table:
         return
-    n, k = one.out_features, one.in_features
-    if judged.parts[0] == "weight_packed" and "weight_shape" not in judged.parts:
-        k *= 2  # two values a byte, and no tensor that says how many there were
-    bits, size = group.weights.get("num_bits"), group.weights.get("group_size")
-    for part, shape in judged.shapes(n, k, group.weights).items():
+    n, k = one.out_features, one.in_features * (2 if scheme.format in FOUR_BIT else 1)
+    numbers = scheme.weights
+    for part, (shape, _) in parts.items():
         tensor = table.get(f"{one.name}.{part}")
-        if tensor is None or shape is None or tensor.shape == shape:
+        # One value may be stored as [], [1] or [1, 1].
+        if tensor is None or tensor.shape == shape or shape == (1,) or part == "weight_shape":
             continue
         if part.endswith("scale"):
-            grouped = "per channel" if size is None else size
-            takes = f"group size {grouped} of [{n}, {k}] takes {list(shape)}"
+            size = {"channel": "per channel"}.get(numbers.per, numbers.group_size or numbers.grouped)
+            takes = f"group size {size} of [{n}, {k}] takes {list(shape)}"
         else:
-            takes = f"{bits} bit of [{n}, {k}] take {list(shape)}"
+            takes = f"{numbers.bits} bit of [{n}, {k}] take {list(shape)}"
         yield Fault(tensor.name, f"has shape {list(tensor.shape)}, {takes}")
 
 
@@ -158,12 +125,12 @@ def _zero_points(config: dict[str, Any], groups: list[Group], table: dict[str, T
     extra, lacking = [], []
     for one in linears_of(config, table):
         group = group_of(groups, one.name)
-        if group is None or not one.packed or group.format != "pack-quantized":
+        if group is None or not one.packed or group.scheme.format != "pack-quantized":
             continue
         there = f"{one.name}.weight_zero_point" in table
-        if group.weights.get("symmetric", True) and there:
+        if group.scheme.weights.symmetric and there:
             extra.append(f"{one.name}.weight_zero_point")
-        elif not group.weights.get("symmetric", True) and not there:
+        elif not group.scheme.weights.symmetric and not there:
             lacking.append(f"{one.name}.weight_zero_point")
     if extra:
         yield Fault(
@@ -229,5 +196,5 @@ def not_judged(config: dict[str, Any], table: dict[str, Tensor]) -> list[str]:
     method = section.get("quant_method")
     if method not in (None, "compressed-tensors"):
         return [f"the tensors of a section by {method!r} are not judged: vLLM reads it by itself"]
-    unknown = {group.format for group in groups_of(config)} - FORMATS.keys()
+    unknown = {group.scheme.format for group in groups_of(config) if stored(group.scheme, 1, 1) is None}
     return [f"tensors of the format {name!r} are not judged" for name in sorted(unknown)]
