@@ -85,7 +85,8 @@ def _to_bf16(model: Any) -> None:
     made: dict[int, nn.Parameter] = {}
     for module in model.modules():
         for name, parameter in module._parameters.items():
-            if parameter is not None and parameter.dtype == torch.float32:
+            # NVFP4's scale of a whole tensor is stored in FP32: the scales of its groups were made with all of its digits.
+            if parameter is not None and parameter.dtype == torch.float32 and not name.endswith("global_scale"):
                 if id(parameter) not in made:  # one object for tied weights
                     made[id(parameter)] = nn.Parameter(parameter.detach().to(torch.bfloat16), requires_grad=False)
                 module._parameters[name] = made[id(parameter)]
