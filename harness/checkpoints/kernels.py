@@ -114,7 +114,6 @@ MARLIN: Chosen = (("MarlinLinearKernel", marlin),)
 MARLIN_FP8: Chosen = (("MarlinFP8ScaledMMLinearKernel", any_shape),)
 MARLIN_NVFP4: Chosen = (("MarlinNvFp4LinearKernel", any_shape),)
 MARLIN_MXFP4: Chosen = (("MarlinMxFp4LinearKernel", any_shape),)
-MARLIN_MXFP8: Chosen = (("MarlinMxfp8LinearKernel", any_shape),)
 
 
 def _everywhere(kernels: Chosen, but: dict[str, Chosen]) -> dict[str, Chosen]:
@@ -152,7 +151,12 @@ KERNELS: dict[str, dict[str, Chosen]] = {
     "fp8_w8a16": _everywhere(MARLIN_FP8, {}),
     "fp8_block": _everywhere(
         MARLIN_FP8,
-        {"cpu_amx": (("CPUFp8BlockScaledMMKernel", any_shape),), "hopper": DEEP_GEMM, "blackwell": DEEP_GEMM},
+        {
+            "cpu_amx": (("CPUFp8BlockScaledMMKernel", any_shape),),
+            "hopper": DEEP_GEMM,
+            "blackwell": DEEP_GEMM,
+            "blackwell_rtx": DEEP_GEMM[-1:],
+        },
     ),
     "int8": _everywhere(
         (("CutlassInt8ScaledMMLinearKernel", any_shape),),
@@ -193,7 +197,7 @@ def kernel_for(target: str, scheme: Scheme, k: int, n: int) -> tuple[str | None,
 
 
 WEIGHTS_ONLY = re.compile(
-    r"""^(Marlin|Machete|Conch|Exllama|TritonW4A16|CPUWNA16|ZentorchWNA16|XPUwNa16|XPUW8A16|RDNA|Dynamic4bitA16
+    r"""^(Marlin|Machete|Conch|Exllama|TritonW4A16|CPUWNA16|ZentorchWNA16|XPUwNa16|XPUW8A16|RDNA
     |CPUFp8BlockScaledMM|CPUFp8PerTensor|FlashInferCuteDslNvFp4W4A16|B12xNvFp4W4A16|UnpackedAtLoad)""",
     re.VERBOSE,
 )

@@ -67,18 +67,18 @@ def forecast(checkpoint: Path, target: str, where: str) -> tuple[Served, list[Fa
         maker = maker_of(config)
         return Served(scheme=f"{maker} (not read)" if maker else ""), []
     counts: Counter[str] = Counter()
-    computed: set[str] = set()
+    computed: list[str] = []
     faults = []
     for scheme in schemes if target in TARGETS else []:
         service = served_by(target, scheme, linears.get(scheme) or [_typical()], family_of(config))
         if scheme in linears:
             counts.update(service.kernels)
-        computed |= {service.computed_as} - {""}
+        computed.append(service.computed_as)
         if service.without is not None:
             what = f"is {scheme.words}, which no kernel of vLLM runs on this device ({target}): {service.why}"
             faults.append(Fault(where, what, "another scheme, or a card that has one (docs/schemes.md)"))
     known: dict[str, int | None] = {**counts}
-    return Served(_words(schemes), _asked(schemes), known, ", ".join(sorted(computed))), faults
+    return Served(_words(schemes), _asked(schemes), known, _together(computed)), faults
 
 
 def _typical() -> Linear:
@@ -98,8 +98,16 @@ def told(checkpoint: Path, named: Iterable[tuple[str, str]], target: str) -> Ser
     counts: dict[str, int | None] = dict.fromkeys(kernels)
     if set(kernels) == set(expected.kernels):
         counts = {kernel: expected.kernels[kernel] for kernel in kernels}
-    computed = {bits_named(computed_as(kernel, scheme)) for kernel, layers in pairs for scheme in _of(layers, schemes)}
-    return Served(expected.scheme, expected.asked, counts, ", ".join(sorted(computed)))
+    computed = [
+        ", ".join({bits_named(computed_as(kernel, scheme)) for kernel, layers in pairs if scheme in _of(layers, schemes)})
+        for scheme in schemes
+    ]
+    return Served(expected.scheme, expected.asked, counts, _together(computed))
+
+
+def _together(computed: Sequence[str]) -> str:
+    """What all schemes of a checkpoint are computed in; empty when that of one of them is not known."""
+    return ", ".join(sorted(set(", ".join(computed).split(", ")))) if all(computed) else ""
 
 
 def _of(layers: str, schemes: Sequence[Scheme]) -> list[Scheme]:

@@ -123,3 +123,13 @@ def test_what_the_log_named_is_told_with_counts_where_the_forecast_agrees(packed
     assert told.kernels == names.kernels and told.computed_as == "W4A16"
     told = served.told(packed, [("KernelOfTomorrow", "CompressedTensorsWNA16")], "hopper")
     assert told.kernels == {"KernelOfTomorrow": None}
+
+
+def test_of_several_schemes_one_whose_kernel_is_not_known_leaves_the_whole_unknown(packed: Path):
+    def two(config: dict[str, Any]) -> None:
+        groups = config["quantization_config"]["config_groups"]
+        groups["b"] = {"targets": ["re:.*down_proj$"], "weights": INT4 | {"num_bits": 8}, "input_activations": TOKENS}
+
+    shapes.edit_config(packed, two)
+    told = served.told(packed, [("MarlinLinearKernel", "CompressedTensorsWNA16")], "hopper")
+    assert told.asked == "W4A16, W8A8" and told.computed_as == ""

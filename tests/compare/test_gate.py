@@ -375,3 +375,17 @@ def test_a_scheme_that_the_card_computes_otherwise_blocks_unless_it_is_allowed(t
     assert "computed as W4A16 on this device, its scheme asks for W4A4" in verdicts[1].reason
     allowed = Policy(accuracy=AccuracyPolicy(may_compute_as=("W4A16",)))
     assert gate.status(gate.judge(run, allowed)) == 0
+
+
+def test_speed_alone_is_not_blocked_by_what_it_is_computed_in(tmp_path):
+    a, b = record("a", "1"), record("b", "2")
+    engine = b.provenance.engine | {"scheme_bits": "W4A4", "computed_as": "W4A16"}
+    timed = b.model_copy(
+        update={
+            "cell": b.cell.model_copy(update={"workload": "latency"}),
+            "provenance": b.provenance.model_copy(update={"engine": engine}),
+        }
+    )
+    base, _ = arms(900, 6, 6)
+    run = run_of(tmp_path / "r", (a, base), (timed, []))
+    assert list(gate._computed_otherwise(run, AccuracyPolicy(), "a")) == []
