@@ -3,7 +3,7 @@ harness/checkpoints/kernels.py by `python -m reports.schemes`."""
 
 from __future__ import annotations
 
-from harness.checkpoints.kernels import TARGETS, bits_named, computed_as, kernel_for, kernel_short
+from harness.checkpoints.kernels import TARGETS, computed_as, kernel_for, kernel_short
 from harness.checkpoints.schemes import Scheme
 from quantize.methods.base import Quantizing
 from quantize.recipe import recipe_of
@@ -42,7 +42,7 @@ def _cell(target: str, scheme: Scheme) -> str:
     if kernel is None:
         return "none"
     computed = computed_as(kernel, scheme)
-    return kernel_short(kernel) + ("" if computed == scheme.bits else f" ({bits_named(computed)})")
+    return kernel_short(kernel) + ("" if computed == scheme.name else f" ({computed})")
 
 
 if __name__ == "__main__":

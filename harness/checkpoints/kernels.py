@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from harness.checkpoints.headers import Linear
@@ -177,7 +177,8 @@ KERNELS: dict[str, dict[str, Chosen]] = {
 }
 """Kernels by the kind of the scheme (schemes.Scheme.kind) and the target, in vLLM's order of preference. On Hopper what
 Machete cannot run falls to Marlin; beyond those vLLM has slow ones (Triton, Conch, emulation) that serve no purpose here and
-are not counted. A target that a kind does not name has no kernel for it."""
+are not counted. Where Humming's package is installed, vLLM puts its kernels before Marlin's on Hopper. A target that a kind
+does not name has no kernel for it."""
 NO_FORECAST = ("w4a8", "mxfp8", "mxfp8a16", "other")
 """Kinds whose kernels are not forecast; they are read from the log when they are served."""
 
@@ -204,12 +205,21 @@ WEIGHTS_ONLY = re.compile(
 """Kernels that widen weights and leave activations as they are, whatever the scheme asks for."""
 
 
-def computed_as(kernel: str, scheme: Scheme) -> tuple[int, int]:
-    """Bits of weights and activations that a kernel really computes with, on a checkpoint of `scheme`.
+def computed_as(kernel: str, scheme: Scheme) -> str:
+    """What a kernel really computes with on a checkpoint of `scheme`, such as W4A16; empty where its name does not tell.
 
     A weight's bits are those of the values that it can have, in whatever precision they are multiplied.
     """
-    return (scheme.bits[0], FULL) if WEIGHTS_ONLY.match(kernel) else scheme.bits
+    if WEIGHTS_ONLY.match(kernel):
+        return bits_named((scheme.bits[0], FULL))
+    # Humming quantizes activations or falls back to 16 bits, by what it finds out while it is built.
+    return "" if kernel.startswith("Humming") and scheme.activations else scheme.name
+
+
+def together(computed: Iterable[str]) -> str:
+    """What several kernels or schemes are computed in; empty when that of one of them is not known, or there is none."""
+    every = list(computed)
+    return ", ".join(sorted(dict.fromkeys(every))) if all(every) else ""
 
 
 @dataclass(frozen=True)
@@ -238,8 +248,7 @@ def served_by(target: str, scheme: Scheme, linears: list[Linear], family: Family
             counts[name] += 1
         elif without is None:
             without = (one, why)
-    computed = ", ".join(sorted({bits_named(computed_as(name, scheme)) for name in counts}))
-    return Service(dict(counts), computed, *(without or ()))
+    return Service(dict(counts), together(computed_as(name, scheme) for name in counts), *(without or ()))
 
 
 def bits_named(bits: tuple[int, int]) -> str:

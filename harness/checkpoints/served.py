@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from harness.checkpoints.headers import Linear, is_quantized, linears_of, read_config, tensors
-from harness.checkpoints.kernels import TARGETS, bits_named, computed_as, served_by
+from harness.checkpoints.kernels import TARGETS, computed_as, served_by, together
 from harness.checkpoints.schemes import Scheme, maker_of, schemes_of
 from harness.checkpoints.section import group_of, groups_of
 from harness.families import family_of
@@ -78,7 +78,7 @@ def forecast(checkpoint: Path, target: str, where: str) -> tuple[Served, list[Fa
             what = f"is {scheme.words}, which no kernel of vLLM runs on this device ({target}): {service.why}"
             faults.append(Fault(where, what, "another scheme, or a card that has one (docs/schemes.md)"))
     known: dict[str, int | None] = {**counts}
-    return Served(_words(schemes), _asked(schemes), known, _together(computed)), faults
+    return Served(_words(schemes), _asked(schemes), known, together(computed)), faults
 
 
 def _typical() -> Linear:
@@ -98,16 +98,8 @@ def told(checkpoint: Path, named: Iterable[tuple[str, str]], target: str) -> Ser
     counts: dict[str, int | None] = dict.fromkeys(kernels)
     if set(kernels) == set(expected.kernels):
         counts = {kernel: expected.kernels[kernel] for kernel in kernels}
-    computed = [
-        ", ".join({bits_named(computed_as(kernel, scheme)) for kernel, layers in pairs if scheme in _of(layers, schemes)})
-        for scheme in schemes
-    ]
-    return Served(expected.scheme, expected.asked, counts, _together(computed))
-
-
-def _together(computed: Sequence[str]) -> str:
-    """What all schemes of a checkpoint are computed in; empty when that of one of them is not known."""
-    return ", ".join(sorted(set(", ".join(computed).split(", ")))) if all(computed) else ""
+    computed = (together(computed_as(name, one) for name, layers in pairs if one in _of(layers, schemes)) for one in schemes)
+    return Served(expected.scheme, expected.asked, counts, together(computed))
 
 
 def _of(layers: str, schemes: Sequence[Scheme]) -> list[Scheme]:

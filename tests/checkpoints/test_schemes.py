@@ -82,23 +82,26 @@ FP8 = Scheme(weights=floats(8, per="channel"), activations=floats(8, per="token"
 @pytest.mark.parametrize(
     ("scheme", "target", "kernel", "computed"),
     [
-        (NV, "hopper", "MarlinNvFp4LinearKernel", (4, 16)),
-        (NV, "blackwell", "FlashInferCuteDslNvFp4LinearKernel", (4, 4)),
+        (NV, "hopper", "MarlinNvFp4LinearKernel", "W4A16"),
+        (NV, "blackwell", "FlashInferCuteDslNvFp4LinearKernel", "W4A4"),
         (NV, "cpu", None, None),
-        (FP8, "ampere", "MarlinFP8ScaledMMLinearKernel", (8, 16)),
-        (FP8, "ada", "CutlassFP8ScaledMMLinearKernel", (8, 8)),
-        (FP8, "cpu", "ChannelWiseTorchFP8ScaledMMLinearKernel", (8, 8)),
+        (FP8, "ampere", "MarlinFP8ScaledMMLinearKernel", "W8A16"),
+        (FP8, "ada", "CutlassFP8ScaledMMLinearKernel", "W8A8"),
+        (FP8, "cpu", "ChannelWiseTorchFP8ScaledMMLinearKernel", "W8A8"),
     ],
 )
-def test_a_card_without_the_numbers_computes_with_others(
-    scheme: Scheme, target: str, kernel: str | None, computed: tuple[int, int] | None
-):
+def test_a_card_without_the_numbers_computes_with_others(scheme: Scheme, target: str, kernel: str | None, computed: str | None):
     name, why = kernels.kernel_for(target, scheme, 4096, 4096)
     assert name == kernel
     if name is None:
         assert why == f"vLLM has no kernel for {scheme.words} on {target}"
     else:
         assert kernels.computed_as(name, scheme) == computed
+
+
+def test_a_kernel_whose_name_does_not_tell_is_not_known():
+    assert kernels.computed_as("HummingNvFp4LinearKernel", NV) == ""
+    assert kernels.computed_as("HummingNvFp4LinearKernel", NV.model_copy(update={"activations": None})) == "W4A16"
 
 
 @pytest.fixture
