@@ -3,6 +3,8 @@ harness/checkpoints/kernels.py by `python -m reports.schemes`."""
 
 from __future__ import annotations
 
+import argparse
+
 from harness.checkpoints.kernels import TARGETS, computed_as, kernel_for, kernel_short
 from harness.checkpoints.schemes import Scheme
 from quantize.methods.base import Quantizing
@@ -46,4 +48,5 @@ def _cell(target: str, scheme: Scheme) -> str:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__).parse_args()
     print(markdown.table(table()))

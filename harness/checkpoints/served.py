@@ -60,7 +60,8 @@ def forecast(checkpoint: Path, target: str, where: str) -> tuple[Served, list[Fa
     """
     try:
         config = read_config(checkpoint)
-        schemes, linears = schemes_of(config), _linears(config, checkpoint)
+        schemes = schemes_of(config)
+        linears = _linears(config, checkpoint) if schemes else {}
     except (Refused, ValueError):
         return Served(), []
     if not schemes:

@@ -50,7 +50,7 @@ class Structure(Strict):
     symmetric: bool | None = None
     """Whether there are no zero points; null when nothing is packed."""
     schemes: list[Scheme] = Field(default_factory=list)
-    """What they are quantized to, each scheme once; empty when nothing is, and in Runs of earlier versions."""
+    """What its section says they are, each scheme once; empty without one, and in Runs of earlier versions."""
     maker: str | None = None
     """Whose section of quantization it is (`quant_method`); null when there is none."""
 
@@ -117,13 +117,12 @@ def _structure(config: dict[str, Any], table: dict[str, Tensor]) -> Structure:
     for one in linears_of(config, table):
         counts[one.packed][one.part] = counts[one.packed].get(one.part, 0) + 1
     schemes = schemes_of(config)
-    known: dict[str, Any] = {"packed": counts[True], "plain": counts[False], "maker": maker_of(config)}
+    known: dict[str, Any] = {"packed": counts[True], "plain": counts[False], "maker": maker_of(config), "schemes": schemes}
     if not counts[True] or not schemes:
         return Structure(**known)
     weights = schemes[0].weights
     return Structure(
         **known,
-        schemes=schemes,
         num_bits=weights.bits,
         group_size=weights.group_size or -1,
         symmetric=weights.symmetric,

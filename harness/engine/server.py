@@ -229,7 +229,7 @@ def serving(
 def _with_kernels(facts: EngineFacts, checkpoint: Path, text: str) -> EngineFacts:
     """With what serves the checkpoint's quantized Linears, as far as the log names it."""
     served = told(checkpoint, kernels_named(text), str(device.describe_here().get("generation")))
-    if not is_quantized(checkpoint):
+    if not served.scheme:
         return facts.model_copy(update={"kernel": None, "kernels": {}})
     reasons = {} if served.kernels else {"kernel": "vLLM's log names no kernel in a form that is known here"}
     more = {
@@ -306,14 +306,6 @@ class _Start:
             raise CellFailed(f"vllm serve {what} (whole log: {self.log})")
         if time.monotonic() > self.deadline:
             raise CellFailed(f"vllm serve was not healthy after {self.patience_s:g} s (whole log: {self.log})")
-
-
-def is_quantized(checkpoint: Path) -> bool:
-    """Whether config.json has a quantization section."""
-    with contextlib.suppress(OSError, ValueError):
-        config = json.loads((checkpoint / "config.json").read_text())
-        return "quantization_config" in config or "quantization_config" in config.get("text_config", {})
-    return False
 
 
 MEMORY_BACK_S = 20.0

@@ -9,6 +9,7 @@ import pytest
 
 from harness.checkpoints import kernels, schemes, served
 from harness.checkpoints.schemes import Numbers, Scheme
+from harness.checkpoints.verify import structure
 from tests.helpers import shapes
 
 INT4 = {"num_bits": 4, "type": "int", "strategy": "group", "group_size": 128, "symmetric": True}
@@ -118,6 +119,13 @@ def test_what_will_serve_a_checkpoint_is_told_before_it_is_served(packed: Path):
     assert fault.where == "variants.x" and "NVFP4" in fault.what and "no kernel" in fault.what
     shapes.edit_config(packed, lambda c: c.update(quantization_config={"quant_method": "bitsandbytes"}))
     assert served.forecast(packed, "cpu", "variants.x") == (served.Served(scheme="bitsandbytes (not read)"), [])
+
+
+def test_a_scheme_of_another_maker_stands_in_the_structure(packed: Path):
+    awq = {"quant_method": "awq", "bits": 4, "group_size": 128, "zero_point": True}
+    shapes.edit_config(packed, lambda c: c.update(quantization_config=awq))
+    found = structure(packed)
+    assert (found.maker, found.scheme) == ("awq", "INT4, group 128, asymmetric")
 
 
 def test_what_the_log_named_is_told_with_counts_where_the_forecast_agrees(packed: Path):

@@ -235,7 +235,7 @@ def test_somebody_elses_server_is_not_taken_for_ours(stand_in, session, tmp_path
 
 def test_a_kernel_in_a_form_that_is_not_known_is_said_to_be_unknown(stand_in, session, tmp_path):
     stand_in(SERVER.replace("NAME", "name"))
-    (tmp_path / "config.json").write_text(json.dumps({"quantization_config": {}}))
+    (tmp_path / "config.json").write_text(json.dumps({"quantization_config": {"quant_method": "bitsandbytes"}}))
     with session.serving(tmp_path, EngineSettings(), tmp_path / "log", "mine") as engine:
         assert engine.facts.kernel is None and "names no kernel in a form that is known" in engine.facts.reasons["kernel"]
 
