@@ -181,8 +181,9 @@ def round_weights(
     model = own_copy(source, changed)
     modifiers = recipe.roundings()
     with _counted(type(modifiers[-1]), source.layers, progress):
-        # A layer that is rounded sees what rounded layers before it give, as it will when it is served.
-        _oneshot(source, model, modifiers, batches if recipe.observes_data else None, propagate_error=True)
+        # Where rounding answers to what a layer sees, it sees what rounded layers before it give, as when it is served.
+        follows = recipe.changes_weights or recipe.scheme.activations is not None
+        _oneshot(source, model, modifiers, batches if recipe.observes_data else None, propagate_error=follows)
     remove_dispatch(model)
     sick = _sick_scale(model)
     if sick:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 from typing import Any
 
+from quantize.methods import METHODS, method_of
+
 
 def expand_grid(data: dict[str, Any]) -> dict[str, Any]:
     """`grid: {group_size: [32, 128], observer: [minmax, mse]}` becomes one variant for each combination."""
@@ -23,17 +25,23 @@ def expand_grid(data: dict[str, Any]) -> dict[str, Any]:
 
 
 def _grid_name(recipe: dict[str, Any]) -> str:
-    """`awq-w4-g128-mse` for a recipe of a grid; fields beyond the usual four are appended as key and value."""
-    group = recipe.get("group_size", 128)
-    parts = [
-        str(recipe.get("method", "awq")),
-        f"w{recipe.get('num_bits', 4)}",
-        "channel" if group == -1 else f"g{group}",
-        str(recipe.get("observer", "mse")),
-    ]
+    """`awq-w4-g128-mse` for a recipe of a grid; what its method has no such fields for is left out, fields beyond the usual
+    four are appended as key and value."""
+    method = str(recipe.get("method", "awq"))
+    kind = method_of(method)
+    fields = kind.model_fields if kind and not kind.of_earlier_versions else METHODS[0].model_fields
+    parts, known = [method], {"method"}
+    if "group_size" in fields:
+        group = recipe.get("group_size", fields["group_size"].default)
+        parts += [
+            f"w{recipe.get('num_bits', fields['num_bits'].default)}",
+            "channel" if group == -1 else f"g{group}",
+            str(recipe.get("observer", fields["observer"].default)),
+        ]
+        known |= {"num_bits", "group_size", "observer"}
     if "symmetric" in recipe:
         parts.append("sym" if recipe["symmetric"] else "asym")
-    known = {"method", "num_bits", "group_size", "observer", "symmetric"}
+        known.add("symmetric")
     return "-".join(parts + [f"{k}-{v}" for k, v in recipe.items() if k not in known])
 
 

@@ -156,9 +156,6 @@ class Recipe(Strict):
 class Quantizing(Recipe):
     """What all methods share whose product has quantized Linears."""
 
-    changes_weights: ClassVar[bool] = False
-    """Whether `roundings` change weights beyond rounding them, so that they work on a copy."""
-
     observer: str = "memoryless_minmax"
     """llm-compressor's observer that finds a weight's range; what the installed release offers is asked of it."""
 
@@ -180,6 +177,11 @@ class Quantizing(Recipe):
     def observes_data(self) -> bool:
         """Whether rounding looks at activations."""
         return "imatrix" in self.observer
+
+    @property
+    def changes_weights(self) -> bool:
+        """Whether `roundings` change weights beyond rounding them, so that they work on a copy."""
+        return False
 
     def roundings(self) -> list[Any]:
         """llm-compressor's modifiers that round, and what must be done in the same pass."""

@@ -14,7 +14,6 @@ class Gptq(Rounding):
     """Rounding column by column, errors made up for."""
 
     tag = "gptq"
-    changes_weights = True
 
     method: Literal["gptq"] = "gptq"
     """Rounding column by column, errors made up for."""
@@ -31,6 +30,10 @@ class Gptq(Rounding):
 
     @property
     def observes_data(self) -> bool:
+        return True
+
+    @property
+    def changes_weights(self) -> bool:
         return True
 
     def roundings(self) -> list[Any]:

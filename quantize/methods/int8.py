@@ -19,7 +19,6 @@ class Int8(Quantizing):
     """W8A8: one scale an output channel, activations one a token while serving."""
 
     tag = "int8"
-    changes_weights = True
 
     method: Literal["int8"] = "int8"
     """W8A8: one scale an output channel, activations one a token while serving."""
@@ -48,6 +47,10 @@ class Int8(Quantizing):
     @property
     def observes_data(self) -> bool:
         return super().observes_data or self.smoothing is not None
+
+    @property
+    def changes_weights(self) -> bool:
+        return self.smoothing is not None
 
     def faults(
         self, family: Family, known: dict[str, tuple[int, ...]], packed: list[Linear]

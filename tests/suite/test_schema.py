@@ -218,3 +218,8 @@ def test_a_file_of_megabytes_is_no_suite(tmp_path):
     (tmp_path / "big.yaml").write_text("- a\n" * 2_500_000)
     with pytest.raises(Refused, match="is 10 MiB, which is no suite; 1 MiB at most"):
         load_suite(tmp_path / "big.yaml")
+
+
+def test_a_grid_names_what_its_method_has(write_suite):
+    path = write_suite(GOOD + "grid:\n  method: [fp8]\n  scales: [dynamic, block]\n")
+    assert {"fp8-scales-dynamic", "fp8-scales-block"} <= set(load_suite(path).variants)
