@@ -13,6 +13,7 @@ from harness.compare.answers import Comparison
 from harness.compare.gate import Verdict, outcome
 from harness.compare.trials import direction
 from harness.record.records import Record, cell_label
+from harness.util.printable import printable
 from harness.workloads import kind_of
 from reports.formats import markdown
 from reports.tables import gate as tables
@@ -68,7 +69,7 @@ def github_lines(verdicts: Iterable[Verdict]) -> str:
 
 
 def _data(text: str) -> str:
-    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+    return printable(text).replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
 
 
 def _property(text: str) -> str:

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from harness.util.printable import printable
+
 if TYPE_CHECKING:
     # The command line asks for the names of the forms before it knows whether a table will be shown.
     import pandas as pd
@@ -18,7 +20,6 @@ NOT_MEASURED = "N/A"
 RANDOM = "Random weights: size, memory, speed and energy only."
 OTHERWISE = "{variant} is computed as {computed} on this device, its scheme asks for {asked}: its answers are not the scheme's."
 PARTS = ("language", "visual", "lm_head", "embeddings")
-CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 Value = str | float | int | None
 """What a cell is for programs."""
 
@@ -49,12 +50,12 @@ class Table:
     @property
     def columns(self) -> list[str]:
         """The columns' titles."""
-        return [clean(str(column)) for column in self.frame.columns]
+        return [printable(str(column)) for column in self.frame.columns]
 
     @property
     def rows(self) -> list[list[str]]:
         """The cells as people read them."""
-        return [[clean(str(cell)) for cell in row] for row in self.frame.values.tolist()]
+        return [[printable(str(cell)) for cell in row] for row in self.frame.values.tolist()]
 
     def values(self) -> tuple[list[str], list[list[Value]]]:
         """Columns and rows as programs read them: a column whose cells hold several numbers becomes several."""
@@ -73,9 +74,9 @@ class Table:
         from rich.text import Text
 
         table = RichTable(
-            title=Text(clean(self.title)),
+            title=Text(printable(self.title)),
             title_justify="left",
-            caption=Text(clean("\n".join(self.notes))) if self.notes else None,
+            caption=Text(printable("\n".join(self.notes))) if self.notes else None,
             caption_justify="left",
         )
         for index, column in enumerate(self.columns):
@@ -105,12 +106,7 @@ def _value(cell: object, ending: str, first: bool) -> Value:
         return None if number is None or number != number else number
     if not first:
         return None
-    return cell if isinstance(cell, int | float) else clean(str(cell))
-
-
-def clean(text: str) -> str:
-    """Without control characters, which a terminal would obey."""
-    return CONTROL.sub("\ufffd", text)
+    return cell if isinstance(cell, int | float) else printable(str(cell))
 
 
 def percent(value: float | None, digits: int = 2) -> str:

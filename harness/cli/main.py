@@ -18,6 +18,7 @@ from pathlib import Path
 from harness import __version__
 from harness.cli import judge, publish, report
 from harness.util.errors import CellFailed, Damaged, Fault, Refused, condensed
+from harness.util.printable import complain
 
 CHECKPOINT = "a checkpoint folder, `demo`, or a hub id whose files lie under models/"
 
@@ -125,20 +126,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return int(given.do(given))
     except Refused as refused:
         for fault in _told(refused.faults, given):
-            print(f"refused: {fault}", file=sys.stderr)
+            complain(f"refused: {fault}")
         return 2
     except CellFailed as error:
-        print(f"failed: {error}", file=sys.stderr)
+        complain(f"failed: {error}")
         return 1
     except KeyboardInterrupt:
-        print("interrupted; what was measured stays, the same command goes on from there", file=sys.stderr)
+        complain("interrupted; what was measured stays, the same command goes on from there")
         return 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        print(f"failed: {where}{error.strerror or error}; what was measured before stays", file=sys.stderr)
+        complain(f"failed: {where}{error.strerror or error}; what was measured before stays")
         return 1
 
 
@@ -182,9 +183,9 @@ def _run(args: argparse.Namespace) -> int:
         lost_questions.keep(folder, report.line)
     tables.show(folder, results())
     files.write_text(folder.path / "report.md", tables.markdown(folder))
-    print(f"\nRecords and report: {folder.path}; the page: python -m harness report {folder.path} --html", file=sys.stderr)
+    complain(f"\nRecords and report: {folder.path}; the page: python -m harness report {folder.path} --html")
     for failure in failures:
-        print(f"failed: {failure}", file=sys.stderr)
+        complain(f"failed: {failure}")
     return 1 if failures else 0
 
 
@@ -222,7 +223,7 @@ def _quantize(args: argparse.Namespace) -> int:
     for variant in make_plan(suite, args.checkpoints, args.only).variants:
         print(f"{variant.name}\t{variant.path}\t{'ready' if variant.built else 'not built'}")
     for failure in failures:
-        print(f"failed: {failure}", file=sys.stderr)
+        complain(f"failed: {failure}")
     return 1 if failures else 0
 
 
@@ -276,7 +277,7 @@ def _tune(args: argparse.Namespace) -> int:
     console.print(speed.against(comparisons, faults, f"Settings against {settings[0]}").rich())
     console.print(speed.tuned(tune.winners(comparisons, axis)).rich())
     for failure in failures:
-        print(f"failed: {failure}", file=sys.stderr)
+        complain(f"failed: {failure}")
     return 1 if failures else 0
 
 

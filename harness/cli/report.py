@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 from typing import Any
 
 from harness.util.errors import Fault, Refused
+from harness.util.printable import complain
 
 
 def add(verbs: Any) -> None:
@@ -43,7 +43,7 @@ def _report(args: argparse.Namespace) -> int:
 
     run = RunFolder.existing(args.run)
     if args.questions:
-        lost_questions.keep(run, lambda line: print(line, file=sys.stderr))
+        lost_questions.keep(run, complain)
     if args.html is None:
         return _print(args, run)
     path = run.path / "report.html" if args.html == Path() else args.html

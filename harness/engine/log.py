@@ -50,12 +50,17 @@ class EngineFacts(BaseModel):
     """Why a figure is None, by field name."""
 
 
+WARNING = re.compile(r"WARNING |\S*:\d+: \w*Warning: |warnings\.warn\(|nanobind: ")
+"""Lines that a process may print after the one that tells why it ended."""
+
+
 def last_error(text: str) -> str:
-    """The line of a server's log that says most: the last exception, else the last line."""
+    """The line of a server's log that says most: the last exception, else the last line that is no warning."""
     prefix = re.compile(r"^\(\w+ pid=\d+\)\s*|\b(ERROR|INFO) [\d-]+ [\d:]+ \[[^]]*\]\s*")
     lines = [prefix.sub("", line).strip() for line in text.splitlines()]
-    errors = [line for line in lines if re.match(r"[\w.]*(Error|Exception)\b.*:", line) and "Engine core init" not in line]
-    return (errors or [line for line in lines if line] or ["it printed nothing"])[-1][:400]
+    errors = [line for line in lines if re.match(r"[\w.]*(Error|Exception)\b(.*:|$)", line) and "Engine core init" not in line]
+    said = [line for line in lines if line and not WARNING.match(line)]
+    return (errors or said or [line for line in lines if line] or ["it printed nothing"])[-1][:400]
 
 
 MEMORY_SPLIT = r"GiB for weight, ([\d.]+) GiB for peak activation, ([\d.]+) GiB for non-torch memory"

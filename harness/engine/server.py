@@ -24,6 +24,7 @@ from harness.engine.settings import EngineSettings
 from harness.util import environments
 from harness.util.errors import CellFailed, Fault
 from harness.util.guard import descendants
+from harness.util.processes import ended
 
 Progress = Callable[[str], None]
 SAMPLING = {"temperature": 0.0, "top_p": 1.0, "top_k": 0, "repetition_penalty": 1.0, "seed": 0}
@@ -302,7 +303,7 @@ class _Start:
         """Raises CellFailed when the server has ended or has had its time."""
         process = self.coming.process
         if process.poll() is not None:
-            what = f"ended with status {process.returncode} while it started: {last_error(said)}"
+            what = f"{ended(process.returncode)} while it started: {last_error(said)}"
             raise CellFailed(f"vllm serve {what} (whole log: {self.log})")
         if time.monotonic() > self.deadline:
             raise CellFailed(f"vllm serve was not healthy after {self.patience_s:g} s (whole log: {self.log})")

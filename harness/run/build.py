@@ -14,6 +14,7 @@ from harness.plan.plan import Plan, PlannedVariant
 from harness.run.claims import Claims
 from harness.run.executors import Executor, Work, WorkResult
 from harness.util import environments, files
+from harness.util.processes import ended
 from harness.util.progress import Reporter
 from quantize.recipe import Event, Job, Product
 
@@ -101,7 +102,7 @@ def _build(given: Build, report: Reporter) -> list[str]:
     for name in wanted:
         if name not in done and name not in failures:
             said = server.last_error(log.read_text(errors="replace"))
-            failures[name] = f"the quantize process ended with status {process.returncode}: {said}"
+            failures[name] = f"the quantize process {ended(process.returncode)}: {said}"
     for name, reason in failures.items():
         report.line(f"FAILED {name}: {reason}")
     return [f"{name} was not built: {reason} (log: {log})" for name, reason in failures.items()]

@@ -128,7 +128,7 @@ def measure_group(chain: Chain, group: Group, folder: RunFolder, session: Sessio
         reason = str(held[0])
     if reason is not None:
         report.line(f"FAILED {variant.name}: {reason}")
-        return WorkResult([f"{cell.label} failed: the engine was not started: {reason}" for cell in group.cells])
+        return WorkResult([f"{cell.label}: the engine was not started: {reason}" for cell in group.cells])
     failures, later = [], []
     report.stage(f"starting vLLM on {variant.name}")
     try:
@@ -158,13 +158,14 @@ def measure_group(chain: Chain, group: Group, folder: RunFolder, session: Sessio
                     reason = str(error) if alive else f"the engine died (log: {log}): {error}"
                     record = folder.add(_record(group, cell, running.facts, "failed", reason))
                 if record.status != "done":
-                    failures.append(f"{cell.label} {record.status}: {record.reason}")
+                    what = "is invalid: " if record.status == "invalid" else ""
+                    failures.append(f"{cell.label}: {what}{record.reason}")
                     report.line(f"FAILED {failures[-1]}")
                 if not (alive and running.alive()):
                     failures.append(f"{variant.name}: the engine died; its other Cells were not measured (log: {log})")
                     break
     except CellFailed as error:
-        failures += [f"{cell.label} failed: {error}" for cell in group.cells]
+        failures += [f"{cell.label}: {error}" for cell in group.cells]
         report.line(f"FAILED {variant.name}: {error}")
     return WorkResult(failures, later, f"the chain of {suite.baseline}" if later else "")
 

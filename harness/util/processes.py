@@ -28,3 +28,10 @@ def own_stdout() -> TextIO:
     events = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     return events
+
+
+def ended(returncode: int) -> str:
+    """How a process ended, in words; returncode as subprocess has it, negative for a signal."""
+    if returncode == -signal.SIGKILL:
+        return "was killed by SIGKILL, as the system does when memory runs out,"
+    return f"was killed by {signal.Signals(-returncode).name}" if returncode < 0 else f"ended with status {returncode}"

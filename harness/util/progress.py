@@ -12,6 +12,8 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from harness.util.printable import printable
+
 
 def results() -> Console:
     """Standard output for tables. A log has no width of its own, and 80 columns would break every cell into pieces."""
@@ -56,7 +58,7 @@ class Reporter:
     def stage(self, what: str) -> None:
         """A new stage begins; `what` names it."""
         if self.console.is_terminal:
-            self._live.reset(self._task, description=what, total=None, visible=True)
+            self._live.reset(self._task, description=printable(what), total=None, visible=True)
         elif what != self._last:
             self.line(what)
         self._last = what
@@ -64,11 +66,11 @@ class Reporter:
     def update(self, done: int, total: int, what: str) -> None:
         """`done` of `total` of the present stage."""
         if self.console.is_terminal:
-            self._live.update(self._task, description=what, completed=done, total=total, visible=True)
+            self._live.update(self._task, description=printable(what), completed=done, total=total, visible=True)
         elif done == total:
             self.line(f"{what}: {done}/{total}")
 
     def line(self, text: str) -> None:
         """One line that stays."""
-        self.console.print(f"[{time.monotonic() - self._began:6.1f} s] {text}")
+        self.console.print(printable(f"[{time.monotonic() - self._began:6.1f} s] {text}"))
         sys.stderr.flush()

@@ -158,6 +158,7 @@ def test_names_and_reasons_with_odd_characters_stay_valid():
     root = ElementTree.fromstring(ci.junit("s&", [odd]).encode())
     assert root[0][0].get("name", "").startswith('a<b>&" against')
     (line,) = ci.github_lines([odd]).splitlines()
+    assert line.isprintable()
     assert "%0A" in line and "%2C" in line and line.count("::") >= 2
     assert "| fail |" in markdown.table(gate.table([odd]))
 

@@ -85,6 +85,8 @@ def test_the_last_exception_of_a_log():
     assert log.last_error(text) == "ValueError: no KV cache blocks"
     assert log.last_error("only words\n") == "only words"
     assert log.last_error("") == "it printed nothing"
+    later = "OSError: no space left\nWARNING 11-26 00:01:02 [x.py:1] late\n/a/b.py:7: UserWarning: leaked\n  warnings.warn(\n"
+    assert log.last_error(later) == "OSError: no space left" and log.last_error("it said why\n" + later[23:]) == "it said why"
 
 
 def test_caches_are_off_and_no_generation_config_has_a_word(tmp_path):

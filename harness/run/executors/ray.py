@@ -238,12 +238,10 @@ class Ray:
             if isinstance(cause, OSError):
                 raise cause from None
             line = (str(cause or error).strip().splitlines() or [""])[-1]
-            return WorkResult([f"{task.name} failed: {type(cause or error).__name__}: {line[:300]}"])
+            return WorkResult([f"{task.name}: {type(cause or error).__name__}: {line[:300]}"])
         except self.ray.exceptions.RayError as error:
             line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            return WorkResult(
-                [f"{task.name} failed: Ray gave up on it after up to {self.cluster.retries} retries: {line[:200]}"]
-            )
+            return WorkResult([f"{task.name}: Ray gave up on it after up to {self.cluster.retries} retries: {line[:200]}"])
 
 
 def _imported() -> Any:
