@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from harness.hub.base import Change, Hub, Kind, Moved, RemoteFile, Repo, Uncertain, Unreachable
 from harness.hub.huggingface import HuggingFace
-from harness.hub.modelscope import Branch, ModelScope
+from harness.hub.modelscope import ModelScope
+from harness.hub.modelscope_branch import Branch
 
 __all__ = [
     "Branch",

@@ -58,6 +58,8 @@ class HubServer:
     failing: dict[str, list[int]] = field(default_factory=dict)
     """Part of an address (`$` is its end) to the statuses that it is answered with, one after another and the last for
     ever; 200 works, 0 closes the connection. Each comes with a Retry-After of a minute."""
+    odd: dict[str, bytes] = field(default_factory=dict)
+    """Part of an address (`$` is its end) to the body that it is answered with, with status 200."""
     on_commit: str = ""
     """What a commit does instead of working, see tests/helpers/hub_writes.py."""
     meanwhile: dict[int, bytes] = field(default_factory=dict)
@@ -157,6 +159,10 @@ class _Handler(BaseHTTPRequestHandler):
         self._json(404, {"Code": 404, "Message": "not found"})
 
     def _fails(self) -> bool:
+        for part, body in self.hub.odd.items():
+            if part in f"{self.path}$":
+                self._send(200, body, {})
+                return True
         status = self.hub.failure(self.path)
         if status == 0:
             self.close_connection = True
@@ -274,9 +280,11 @@ class _Handler(BaseHTTPRequestHandler):
         self._json(200, {"Code": 200, "Success": True, "Data": data})
 
     def _json(self, status: int, body: object, headers: dict[str, str] | None = None) -> None:
-        text = b"" if body is None else json.dumps(body).encode()
+        self._send(status, b"" if body is None else json.dumps(body).encode(), headers or {})
+
+    def _send(self, status: int, text: bytes, headers: dict[str, str]) -> None:
         self.send_response(status)
-        for name, value in (headers or {}).items():
+        for name, value in headers.items():
             self.send_header(name, value)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(text)))

@@ -33,7 +33,7 @@ def model(tmp_path: Path) -> dict[str, bytes]:
 
 @pytest.fixture
 def server(tmp_path: Path, model: dict[str, bytes], monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
-    modelscope._client()  # sets what the client reads when it is imported
+    modelscope.client()  # sets what the client reads when it is imported
     from modelscope_hub import _download, _legacy_api
 
     monkeypatch.chdir(tmp_path)

@@ -25,7 +25,7 @@ def run(tmp_path: Path) -> RunFolder:
 def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd, caplog) -> Iterator[HubServer]:
     """The hub, with the client's state in temporary folders; afterwards the token must stand nowhere."""
     caplog.set_level("DEBUG")
-    modelscope._client()  # sets what the client reads when it is imported
+    modelscope.client()  # sets what the client reads when it is imported
     from modelscope_hub import _legacy_api, _openapi
 
     monkeypatch.chdir(tmp_path)

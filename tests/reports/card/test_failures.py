@@ -11,7 +11,7 @@ import time
 import pytest
 
 from harness.cli import main
-from harness.hub import Unreachable, base, modelscope
+from harness.hub import Unreachable, base, modelscope_branch
 from harness.util.errors import CellFailed, Refused
 from reports.card import edit
 from tests.helpers.cards import CARD
@@ -46,7 +46,7 @@ def test_what_cannot_work_is_refused_in_one_line(server, run, monkeypatch, prepa
 @pytest.mark.parametrize(
     ("prepare", "told"),
     [
-        (lambda s: s.silent.add("listing"), r"what it lists and what it sends of README.md differ"),
+        (lambda s: s.silent.add("listing"), r"the hub says no \(sorry\)"),
         (lambda s: s.meanwhile.update({1: b"# another"}), "was changed since it was read; nothing was written"),
         (
             lambda s: setattr(s, "on_commit", "rate"),
@@ -86,6 +86,25 @@ def test_what_fails_for_a_moment_is_asked_again(server, run, checkpoint, part):
     assert len([one for one in server.asked if part in f"{one.path}$"]) >= 3
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"[]", b"[1]", b"null", b"7", b'"sorry"', b"<html><body>Log in</body></html>", b"", b'{"Data": [[]]}', b'{"Data": 7}',
+        b'{"Code": 10010, "Success": false, "Message": "quota is used up"}',
+        b'{"Code": 200, "Success": true, "Data": null}',
+        b'{"Code": 200, "Success": true, "Data": {"Files": [7], "RevisionMap": 7}}',
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("part", READS[:-1])
+def test_an_odd_answer_is_one_line_and_nothing_is_committed(server, run, part, body):
+    server.odd[part] = body
+    with pytest.raises((Refused, CellFailed)) as failed:
+        go(run)
+    told = str(failed.value)
+    assert TOKEN not in told and "\n" not in told and told and not server.commits
+    assert "quota is used up" in told or b"quota" not in body, told
+
+
 @pytest.mark.parametrize("status", [429, 500, 0])
 @pytest.mark.parametrize("part", READS)
 def test_what_keeps_failing_is_given_up_soon(server, run, part, status):
@@ -122,7 +141,7 @@ def test_a_commit_that_may_still_come_is_not_said_to_have_failed(server, run, im
 
 
 def test_another_version_of_the_client_is_refused(server, run, monkeypatch):
-    monkeypatch.setattr(modelscope.metadata, "version", lambda _: "0.6.0")
+    monkeypatch.setattr(modelscope_branch.metadata, "version", lambda _: "0.6.0")
     with pytest.raises(Refused, match=r"publishing was built for 0\.5\.1; pip install modelscope-hub==0\.5\.1"):
         go(run)
 
