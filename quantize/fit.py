@@ -103,6 +103,12 @@ def plan_recipe(
     source_bytes = sum(t.nbytes for t in table.values())
     counts = dict(Counter(one.part for one in found))
     faults = _source_faults(source, config, found)
+    if family.unbuilt and recipe.needs_model:
+        what = f"cannot be quantized here: {family.unbuilt}"
+        faults.append(
+            OfSource(f"model_type {config.get('model_type')!r}", what, "serve a checkpoint of it that was made elsewhere")
+        )
+        return faults, FitFacts(target=target, source_bytes=source_bytes, linears=counts)
     if target is not None and target not in TARGETS:
         faults.append(Fault(f"target {target!r}", "unknown", f"one of {', '.join(TARGETS)}"))
     known = named_modules(config, table)

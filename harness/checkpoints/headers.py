@@ -51,6 +51,7 @@ class Tensor:
     """One tensor as its file's header describes it."""
 
     name: str
+    """As it is stored."""
     dtype: str
     """safetensors' name, such as BF16."""
     shape: tuple[int, ...]
@@ -112,14 +113,24 @@ def header(file: Path) -> dict[str, Tensor]:
 
 
 def tensors(folder: Path) -> dict[str, Tensor]:
-    """All tensors of a checkpoint, by name. Raises Refused when there is none or a file is broken."""
+    """All tensors of a checkpoint by their names in the loaded model, as recipes and mappings have them; some families store
+    them under others. Raises Refused when there is none or a file is broken."""
     files = weight_files(folder)
     if not files:
         raise Refused(Fault(str(folder), "holds no .safetensors file", "a folder with config.json and the weights"))
     found: dict[str, Tensor] = {}
     for file in files:
         found |= header(file)
-    return found
+    return as_loaded(folder, found)
+
+
+def as_loaded(folder: Path, stored: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors by their names in the loaded model, of tensors by their names on disk."""
+    try:
+        family = family_of(read_config(folder))
+    except Refused:
+        return dict(stored)
+    return {family.module_of(name): tensor for name, tensor in stored.items()}
 
 
 def weight_files(folder: Path) -> list[Path]:

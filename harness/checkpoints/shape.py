@@ -7,13 +7,13 @@ accuracy cannot, and is refused.
 from __future__ import annotations
 
 import importlib.util
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from harness import demo
-from harness.families import FAMILIES, Family
-from harness.util import files
+from harness.families import FAMILIES, Family, Sizes
+from harness.families.base import Processors
+from harness.util import environments, files
 from harness.util.errors import Fault, Refused
 from harness.util.strict import Strict
 
@@ -49,7 +49,8 @@ def is_random(checkpoint: Path) -> bool:
 def make(name: str, folder: Path | None = None) -> Path:
     """Write the checkpoint (BF16, shards of 5 GB) and return its folder; one that is there whole is left as it is.
 
-    Needs torch and the vocabulary's package, and a GPU or 40 GB of host memory for the 8B shape. Raises Refused.
+    Needs torch and, for a real model's shape, the vocabulary's package, and a GPU or 40 GB of host memory for 8 B
+    parameters. Raises Refused.
     """
     if name not in SHAPES:
         raise Refused(Fault(f"shape {name}", "is not known", f"there are: {', '.join(SHAPES)}"))
@@ -58,11 +59,14 @@ def make(name: str, folder: Path | None = None) -> Path:
         return folder
     if folder.exists():
         raise Refused(Fault(str(folder), "is there and was not made by this command", "remove it, or name another folder"))
-    vocabulary = _vocabulary()
+    family, sizes = SHAPES[name], SHAPES[name].shapes[name]
+    vocabulary = None if sizes.tiny else _vocabulary()
+    environments.prepare_imports()
     with files.new_folder(folder) as place:
-        _tokenizer(vocabulary).save_pretrained(place)
-        _processor_files(SHAPES[name], name, place)
-        _weights(SHAPES[name], name, place)
+        tokenizer = _tokenizer(family, vocabulary)
+        tokenizer.save_pretrained(place)
+        _processor_files(family, sizes, tokenizer, place)
+        _weights(family, sizes, tokenizer, place)
         # Last, so that only a whole checkpoint has it.
         files.write_json(place / MARK, {"shape": name, "seed": 0, "weights": "random, never trained"})
     return folder
@@ -77,56 +81,71 @@ def _vocabulary() -> Path:
     return Path(next(iter(spec.submodule_search_locations))) / "resources" / "qwen.tiktoken"
 
 
-def _tokenizer(vocabulary: Path) -> Any:
-    """Qwen's tokenizer: its vocabulary, its rule for cutting text, its special tokens in their places, its chat template."""
-    from transformers import PreTrainedTokenizerFast
+def _tokenizer(family: Family, vocabulary: Path | None) -> Any:
+    """Qwen's tokenizer (without its vocabulary: the demo's), its special tokens in their places and the family's behind
+    them, and its chat template with the family's words for a picture."""
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast
     from transformers.convert_slow_tokenizer import TikTokenConverter
 
-    from harness.demo import tokenizer
+    from harness.demo import tokenizer as words
 
-    core = TikTokenConverter(
-        str(vocabulary), pattern=tokenizer.PIECES, extra_special_tokens=list(tokenizer.SPECIAL_TOKENS)
-    ).converted()
-    return PreTrainedTokenizerFast(
-        tokenizer_object=core,
-        eos_token=tokenizer.END,
-        pad_token="<|endoftext|>",
-        additional_special_tokens=[t for t in tokenizer.SPECIAL_TOKENS if t not in (tokenizer.END, "<|endoftext|>")],
-        model_max_length=262144,
-        clean_up_tokenization_spaces=False,
-        chat_template=tokenizer.CHAT_TEMPLATE,
-    )
-
-
-def _processor_files(family: Family, name: str, folder: Path) -> None:
-    """The demo's, whose class is the same, with the patch size and the picture sizes of the real model."""
-
-    def changed(value: Any) -> Any:
-        if not isinstance(value, dict):
-            return value
-        made = {key: changed(inner) for key, inner in value.items()}
-        if "patch_size" in made:
-            made |= {"patch_size": family.shapes[name]["vision_config"]["patch_size"], "size": family.pixels}
-        return made
-
-    for file in ("preprocessor_config.json", "processor_config.json"):
-        source = demo.MODEL_DIR / file
-        if source.is_file():
-            files.write_json(folder / file, changed(json.loads(source.read_text(encoding="utf-8"))))
+    given = family.processors
+    assert given is not None, f"{family.name} has no processors"
+    template = words.CHAT_TEMPLATE.replace(Processors.picture, given.picture)
+    named: dict[str, Any] = {"extra_special_tokens": dict(given.named)} if given.named else {}
+    if vocabulary is None:
+        made = AutoTokenizer.from_pretrained(demo.MODEL_DIR, chat_template=template, **named)
+    else:
+        core = TikTokenConverter(
+            str(vocabulary), pattern=words.PIECES, extra_special_tokens=list(words.SPECIAL_TOKENS)
+        ).converted()
+        made = PreTrainedTokenizerFast(
+            tokenizer_object=core,
+            eos_token=words.END,
+            pad_token="<|endoftext|>",
+            additional_special_tokens=[t for t in words.SPECIAL_TOKENS if t not in (words.END, "<|endoftext|>")],
+            model_max_length=262144,
+            clean_up_tokenization_spaces=False,
+            chat_template=template,
+            **named,
+        )
+    made.add_tokens([*given.tokens], special_tokens=True)
+    return made
 
 
-def _weights(family: Family, name: str, folder: Path) -> None:
+def _processor_files(family: Family, sizes: Sizes, tokenizer: Any, folder: Path) -> None:
+    import transformers
+
+    given = family.processors
+    assert given is not None
+    parts = {"image_processor": getattr(transformers, given.image)(**sizes.pictures), "tokenizer": tokenizer}
+    if given.video:
+        settings = sizes.pictures if given.image.startswith("Qwen") else {}
+        parts["video_processor"] = getattr(transformers, given.video)(**settings)
+    made = getattr(transformers, given.processor)(**parts, chat_template=tokenizer.chat_template, **sizes.processor)
+    made.save_pretrained(folder)
+    # Releases of transformers and of vLLM read one file or the other.
+    made.image_processor.save_pretrained(folder)
+
+
+def _weights(family: Family, sizes: Sizes, tokenizer: Any, folder: Path) -> None:
     import torch
     import transformers
 
-    config, model_class = (getattr(transformers, one) for one in family.classes)
+    given = family.processors
+    assert given is not None
+    config_class, model_class = (getattr(transformers, one) for one in family.classes)
+    numbers = {key: tokenizer.convert_tokens_to_ids(token) for key, token in given.ids.items()}
+    config = config_class(**{**sizes.config, **numbers})
+    text = config.get_text_config()
+    text.eos_token_id, text.pad_token_id = tokenizer.eos_token_id, tokenizer.pad_token_id
 
     torch.manual_seed(0)
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.bfloat16)
     try:
         with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
-            model = model_class(config(**family.shapes[name]))
+            model = model_class(config)
     finally:
         torch.set_default_dtype(before)
     model.save_pretrained(folder, max_shard_size="5GB")

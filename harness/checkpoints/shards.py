@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from pathlib import Path
 
-from harness.checkpoints.headers import Tensor, header, weight_files
+from harness.checkpoints.headers import Tensor, as_loaded, header, weight_files
 from harness.util import rows
 from harness.util.errors import Fault, Refused
 
@@ -23,7 +23,13 @@ def some(names: list[str], limit: int = 3) -> str:
 
 
 def read(folder: Path) -> tuple[dict[str, Tensor], list[Fault]]:
-    """All tensors by name, and what is wrong with the files that hold them."""
+    """All tensors by their names in the loaded model, and what is wrong with the files that hold them."""
+    table, faults = _stored(folder)
+    return as_loaded(folder, table), faults
+
+
+def _stored(folder: Path) -> tuple[dict[str, Tensor], list[Fault]]:
+    """The same by their names on disk."""
     files, faults = weight_files(folder), list[Fault]()
     if not files:
         return {}, [Fault(str(folder), "holds no .safetensors file")]

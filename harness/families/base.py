@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -19,6 +19,42 @@ class Smoothing:
     balance: tuple[str, ...]
 
 
+Named = tuple[str, tuple[int, ...]]
+"""A tensor's name and its shape."""
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """One model of a family, by what its files say beyond the defaults."""
+
+    config: Mapping[str, Any]
+    """config.json."""
+    pictures: Mapping[str, Any]
+    """The image processor's settings."""
+    processor: Mapping[str, Any] = field(default_factory=dict)
+    """The processor's own settings."""
+    tiny: bool = False
+    """Two layers and the demo's vocabulary: to try a family, not for its figures."""
+
+
+@dataclass(frozen=True)
+class Processors:
+    """What makes the processor files of a family, by transformers' names."""
+
+    processor: str
+    image: str
+    video: str = ""
+    """Empty where it takes no videos."""
+    picture: str = "<|vision_start|><|image_pad|><|vision_end|>"
+    """What the chat template writes for a picture."""
+    tokens: tuple[str, ...] = ()
+    """Special tokens beyond Qwen's."""
+    named: Mapping[str, str] = field(default_factory=dict)
+    """Those of them that the processor asks the tokenizer for, by the tokenizer's attribute."""
+    ids: Mapping[str, str] = field(default_factory=dict)
+    """Keys of config.json that hold a token's number, with the token."""
+
+
 @dataclass(frozen=True)
 class Family:
     """One family. The defaults are names that most families share; a family of its own says what differs."""
@@ -26,9 +62,14 @@ class Family:
     name: str
     model_types: tuple[str, ...] = ()
     """`model_type` of config.json."""
+    known: bool = True
+    """False for the stand-in of models of no family here."""
 
-    # -- names of modules, as the checkpoint's tensors have them -------------------------------------------------------
-    visual: str = r"(^|\.)(visual|vision_tower|vision_model|multi_modal_projector)(\.|$)"
+    # -- names of modules ----------------------------------------------------------------------------------------------
+    stored: tuple[tuple[str, str], ...] = ()
+    """How a tensor's name on disk becomes its name in the loaded model: regular expressions that match from the start and
+    what takes the place of the match (as in re.sub). The first that matches counts; a name that none matches stays."""
+    visual: str = r"(^|\.)(visual|vision_tower|vision_model|multi_modal_projector|connector|image_newline)(\.|$)"
     """The vision tower and the projector: a regular expression that is searched for in a module's name."""
     lm_head: str = r"(^|\.)lm_head$"
     """The output head."""
@@ -48,6 +89,8 @@ class Family:
     """A pattern that keeps a mapping inside the language model, for proposals."""
     fused: tuple[tuple[str, ...], ...] = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
     """Linears that vLLM joins along their outputs before it asks for a kernel."""
+    unbuilt: str = ""
+    """Why no variant of it is built, in words that follow "cannot be quantized here: "; empty where they are."""
 
     # -- asking --------------------------------------------------------------------------------------------------------
     image_tokens: tuple[str, ...] = ()
@@ -60,10 +103,17 @@ class Family:
     # -- checkpoints of random weights ---------------------------------------------------------------------------------
     classes: tuple[str, str] = ("", "")
     """transformers' classes of its config and its model."""
-    shapes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    """Real models by the name that `model: {shape: NAME}` calls them: what their config.json says beyond the defaults."""
-    pixels: Mapping[str, int] = field(default_factory=dict)
-    """Fewest and most pixels of a picture, as the real models' processor has them."""
+    processors: Processors | None = None
+    """What makes its processor files."""
+    shapes: Mapping[str, Sizes] = field(default_factory=dict)
+    """Models by the name that `model: {shape: NAME}` calls them."""
+
+    def module_of(self, stored: str) -> str:
+        """The name in the loaded model of a tensor (or a module) on disk."""
+        for pattern, put in self.stored:
+            if re.match(pattern, stored):
+                return re.sub(pattern, put, stored, count=1)
+        return stored
 
     def part_of(self, module: str) -> Part:
         """The part that a module belongs to, told from its name."""
@@ -97,9 +147,20 @@ class Family:
         return None
 
     def parameters(self, config: Mapping[str, Any]) -> dict[str, tuple[int, ...]] | None:
-        """Every tensor of an unquantized checkpoint of this config, by its name on disk, with its shape; None where the
-        family does not know them, or the config lacks what they follow from."""
-        return None
+        """Every tensor of an unquantized checkpoint of this config, by its name in the loaded model, with its shape; None
+        where the family does not know them, or the config lacks what they follow from."""
+        try:
+            return dict(self.tensors(config, config.get("text_config", config), config["vision_config"]))
+        except (KeyError, TypeError, AttributeError, ValueError, NotImplementedError):
+            return None
+
+    def tensors(self, config: Mapping[str, Any], text: Mapping[str, Any], vision: Mapping[str, Any]) -> Iterable[Named]:
+        """What `parameters` gives, one after another. Raises KeyError and its like where a config lacks something."""
+        raise NotImplementedError
+
+    def attention_layers(self, text: Mapping[str, Any]) -> int:
+        """Decoder layers that keep keys and values of every token. text: the language model's config."""
+        return int(text["num_hidden_layers"])
 
     def buffer_bytes(self, config: Mapping[str, Any], batched_tokens: int) -> int:
         """Bytes that vLLM counts to the weights beside the checkpoint's tensors. batched_tokens: max_num_batched_tokens."""

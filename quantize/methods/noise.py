@@ -70,7 +70,7 @@ def write(source: Path, recipe: Noise, folder: Path) -> None:
 
 
 def _is_target(tensor: Tensor, family: Family, ignore: list[str]) -> bool:
-    name = tensor.name.removesuffix(".weight")
+    name = family.module_of(tensor.name).removesuffix(".weight")
     return (
         tensor.name.endswith(".weight")
         and len(tensor.shape) == 2
