@@ -104,10 +104,8 @@ def plan_recipe(
     counts = dict(Counter(one.part for one in found))
     faults = _source_faults(source, config, found)
     if family.unbuilt and recipe.needs_model:
-        what = f"cannot be quantized here: {family.unbuilt}"
-        faults.append(
-            OfSource(f"model_type {config.get('model_type')!r}", what, "serve a checkpoint of it that was made elsewhere")
-        )
+        what, right = f"cannot be quantized here: {family.unbuilt}", "serve a checkpoint of it that was made elsewhere"
+        faults.append(OfSource(f"model_type {config.get('model_type')!r}", what, right))
         return faults, FitFacts(target=target, source_bytes=source_bytes, linears=counts)
     if target is not None and target not in TARGETS:
         faults.append(Fault(f"target {target!r}", "unknown", f"one of {', '.join(TARGETS)}"))

@@ -23,7 +23,7 @@ BF16, INT4 = int(16.33 * 2**30), int(6.73 * 2**30)
 def shape(tmp_path_factory):
 
     folder = tmp_path_factory.mktemp("shape")
-    (folder / "config.json").write_text(json.dumps(QWEN3_VL_8B))
+    (folder / "config.json").write_text(json.dumps(QWEN3_VL_8B | {"model_type": "qwen3_vl"}))
     return folder
 
 

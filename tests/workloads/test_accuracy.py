@@ -27,7 +27,7 @@ def ask(tmp_path):
         (folder / "data.py").write_text(DATA.format(docs=docs))
         given = AccuracySpec(tasks=(name,), include_path=folder, concurrency=spec.pop("concurrency", 2), **spec)
         if settings is not None:
-            return [str(f) for f in Accuracy().preflight(given, [{"task": name}], settings, "m")]
+            return [str(f) for f in Accuracy().preflight(given, [{"task": name}], settings, model)]
         server = Server(reply)
         engine = engine_of(server, tmp_path, model)
         return measured(Accuracy(), engine, given, {"task": name}), server.bodies
@@ -81,14 +81,15 @@ def test_only_the_first_so_many_documents(ask):
     assert len(bodies) == 2
 
 
-def test_documents_that_cannot_be_asked_are_listed_by_id(ask):
+def test_documents_that_cannot_be_asked_are_listed_by_id(ask, tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type": "qwen3_vl"}')
     docs = [
         doc("good"),
         doc("small", size=(16, 16)),
         doc("many", ["red", "red", "blue"]),
         doc("token", question="What is <|image_pad|> here?"),
     ]
-    told = ask(docs, None, settings=EngineSettings(images_per_prompt=1))
+    told = ask(docs, None, model=str(tmp_path), settings=EngineSettings(images_per_prompt=1))
     assert len(told) == 3
     assert "document small: an image is 16x16 pixels" in told[0]
     assert "document many: shows 3 images, engine.images_per_prompt is 1" in told[1]
