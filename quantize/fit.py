@@ -278,7 +278,7 @@ def _memory(
     """
     if not recipe.calibrates or not packed:
         return 0, 0
-    text: dict[str, Any] = config.get("text_config") or config
+    text = family_of(config).text_of(config)
     hidden, intermediate = int(text.get("hidden_size", 0)), int(text.get("intermediate_size", 0))
     tokens = calibration.samples * calibration.max_seq_length
     family = family_of(config)

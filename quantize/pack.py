@@ -24,6 +24,8 @@ from compressed_tensors.utils import get_direct_state_dict, replace_direct_state
 from safetensors.torch import save_file
 from torch import nn
 
+from harness.checkpoints.headers import tensors
+from harness.checkpoints.shards import INDEX
 from quantize import replay
 from quantize.llm_compressor import LoadedModel, Quantized
 from quantize.methods.base import Quantizing
@@ -99,13 +101,29 @@ def lay_out(source: LoadedModel, recipe: Quantizing, quantized: Quantized, folde
     release renames fields that servers read.
     """
     shards: list[Shard] = []
+    stored = {module: tensor.name for module, tensor in tensors(source.path).items()}
 
-    def later(tensors: dict[str, torch.Tensor], path: str, metadata: dict[str, str]) -> None:
-        shards.append(Shard(tensors, Path(path), metadata))
+    def name_in(saved: str) -> str:
+        """The name on disk: that of the source's tensor, whatever this release of transformers calls it. A server knows the
+        names that the model was published with."""
+        module = source.family.module_of(saved)
+        owner, _, part = module.rpartition(".")
+        if module in stored:
+            return stored[module]
+        weight = stored.get(f"{owner}.weight")
+        return f"{weight.removesuffix('.weight')}.{part}" if weight else saved
 
-    # save_pretrained decides which tensor goes where under which name and hands each finished file to this function.
+    def later(given: dict[str, torch.Tensor], path: str, metadata: dict[str, str]) -> None:
+        shards.append(Shard({name_in(name): tensor for name, tensor in given.items()}, Path(path), metadata))
+
+    # save_pretrained decides which tensor goes where and hands each finished file to this function.
     with patch.object(transformers.modeling_utils, "safe_save_file", later):
         quantized.model.save_pretrained(folder, save_compressed=True, max_shard_size=SHARD)
+    index = folder / INDEX
+    if index.is_file():
+        content = json.loads(index.read_text())
+        content["weight_map"] = {name_in(name): file for name, file in content["weight_map"].items()}
+        index.write_text(json.dumps(content, indent=2) + "\n")
     (folder / "recipe.yaml").write_text(recipe_yaml(recipe))
     section = json.loads((folder / "config.json").read_text())["quantization_config"]
     # llm-compressor resolves the patterns to today's module names; a server or a later transformers that names them

@@ -47,10 +47,16 @@ def groups_of(config: dict[str, Any]) -> list[Group]:
     if section.get("quant_method") not in (None, "compressed-tensors"):
         return []
     return [
-        Group(tuple(map(str, group.get("targets") or ())), scheme_of(group, section))
+        Group(_as_loaded(config, group.get("targets")), scheme_of(group, section))
         for group in (section.get("config_groups") or {}).values()
         if isinstance(group, dict) and isinstance(group.get("weights"), dict)
     ]
+
+
+def _as_loaded(config: dict[str, Any], names: Any) -> tuple[str, ...]:
+    """Patterns as the loaded model has the names: compressed-tensors writes names down as they are stored."""
+    family = family_of(config)
+    return tuple(name if name.startswith("re:") else family.module_of(name) for name in map(str, names or ()))
 
 
 def group_of(groups: list[Group], module: str) -> Group | None:
@@ -147,7 +153,7 @@ def placement_faults(config: dict[str, Any], table: dict[str, Tensor]) -> list[F
         return []
     section = config["quantization_config"]
     every, family = linears_of(config, table), family_of(config)
-    ignore = [str(pattern) for pattern in section.get("ignore") or []]
+    ignore = _as_loaded(config, section.get("ignore"))
     faults = []
     named = {target for group in groups for target in group.targets} - {"Linear"}
     for part in ("visual", "lm_head", "embeddings"):
@@ -179,7 +185,7 @@ def stray_faults(config: dict[str, Any], table: dict[str, Tensor]) -> list[Fault
     """Entries of `ignore` that match nothing: a server passes over them, and whoever wrote them meant something."""
     if not groups_of(config):
         return []
-    ignore = [str(pattern) for pattern in config["quantization_config"].get("ignore") or []]
+    ignore = _as_loaded(config, config["quantization_config"].get("ignore"))
     known = named_modules(config, table)
     stray = [pattern for pattern in ignore if not any(safe_match(pattern, name) for name in known)]
     if not stray or not known:

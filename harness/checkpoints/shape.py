@@ -7,10 +7,13 @@ accuracy cannot, and is refused.
 from __future__ import annotations
 
 import importlib.util
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from harness import demo
+from harness.checkpoints import headers
+from harness.checkpoints.shards import INDEX
 from harness.families import FAMILIES, Family, Sizes
 from harness.families.base import Processors
 from harness.util import environments, files
@@ -149,3 +152,17 @@ def _weights(family: Family, sizes: Sizes, tokenizer: Any, folder: Path) -> None
     finally:
         torch.set_default_dtype(before)
     model.save_pretrained(folder, max_shard_size="5GB")
+    if family.published:
+        _as_published(family, folder)
+
+
+def _as_published(family: Family, folder: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    for file in headers.weight_files(folder):
+        save_file({family.published_as(name): tensor for name, tensor in load_file(file).items()}, file, {"format": "pt"})
+    index = folder / INDEX
+    if index.is_file():
+        content = json.loads(index.read_text(encoding="utf-8"))
+        content["weight_map"] = {family.published_as(name): file for name, file in content["weight_map"].items()}
+        files.write_json(index, content)

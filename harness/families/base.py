@@ -80,6 +80,9 @@ class Family:
     decoder_layer: str = r".*?\.layers\.\d+(?=\.|$)"
     """A decoder layer: what matches from the start of a module's name is the layer it lies in."""
 
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    """What the language model's config has where config.json, as it is published, says nothing."""
+
     # -- quantizing ----------------------------------------------------------------------------------------------------
     ignore: tuple[str, ...] = ("re:.*visual.*", "lm_head", "re:.*embed_tokens$")
     """Kept in high precision by default, as patterns of module names."""
@@ -100,6 +103,9 @@ class Family:
     most_elongated: float | None = None
     """The largest ratio of a picture's sides that the processor takes; None where it takes any."""
 
+    published: tuple[tuple[str, str], ...] = ()
+    """Where transformers' save_pretrained has other names than published checkpoints, which servers know: as in `stored`."""
+
     # -- checkpoints of random weights ---------------------------------------------------------------------------------
     classes: tuple[str, str] = ("", "")
     """transformers' classes of its config and its model."""
@@ -110,10 +116,11 @@ class Family:
 
     def module_of(self, stored: str) -> str:
         """The name in the loaded model of a tensor (or a module) on disk."""
-        for pattern, put in self.stored:
-            if re.match(pattern, stored):
-                return re.sub(pattern, put, stored, count=1)
-        return stored
+        return _renamed(stored, self.stored)
+
+    def published_as(self, saved: str) -> str:
+        """The name in published checkpoints of a tensor that transformers' save_pretrained calls `saved`."""
+        return _renamed(saved, self.published)
 
     def part_of(self, module: str) -> Part:
         """The part that a module belongs to, told from its name."""
@@ -150,7 +157,7 @@ class Family:
         """Every tensor of an unquantized checkpoint of this config, by its name in the loaded model, with its shape; None
         where the family does not know them, or the config lacks what they follow from."""
         try:
-            return dict(self.tensors(config, config.get("text_config", config), config["vision_config"]))
+            return dict(self.tensors(config, self.text_of(config), config["vision_config"]))
         except (KeyError, TypeError, AttributeError, ValueError, NotImplementedError):
             return None
 
@@ -158,10 +165,25 @@ class Family:
         """What `parameters` gives, one after another. Raises KeyError and its like where a config lacks something."""
         raise NotImplementedError
 
-    def attention_layers(self, text: Mapping[str, Any]) -> int:
-        """Decoder layers that keep keys and values of every token. text: the language model's config."""
-        return int(text["num_hidden_layers"])
+    def text_of(self, config: Mapping[str, Any]) -> dict[str, Any]:
+        """The language model's part of config.json, with the family's defaults for what it does not say."""
+        inner = config.get("text_config")
+        text = inner if isinstance(inner, Mapping) else config
+        return {**self.defaults, **{key: value for key, value in text.items() if value is not None}}
+
+    def attended(self, text: Mapping[str, Any], context: float) -> float:
+        """Tokens that one request's next token attends to, over all decoder layers, after `context` tokens. text: see
+        text_of."""
+        return float(text["num_hidden_layers"] * context)
 
     def buffer_bytes(self, config: Mapping[str, Any], batched_tokens: int) -> int:
         """Bytes that vLLM counts to the weights beside the checkpoint's tensors. batched_tokens: max_num_batched_tokens."""
         return 0
+
+
+def _renamed(name: str, rules: Iterable[tuple[str, str]]) -> str:
+    """By the first rule whose pattern matches from the start."""
+    for pattern, put in rules:
+        if re.match(pattern, name):
+            return re.sub(pattern, put, name, count=1)
+    return name

@@ -6,17 +6,11 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from harness.families.base import Family, Named, Processors, Sizes, Smoothing
-from harness.families.llava_onevision import STORED
+from harness.families.llava_onevision import PUBLISHED, STORED
 from harness.families.parts import INSIDE, LLAVA_IGNORE, TINY_PICTURES, TINY_TOWER, decoder, output_head, siglip, tiny_text
 
-DEFAULTS = {
-    "num_attention_heads": 8,
-    "num_key_value_heads": 4,
-    "head_dim": 256,
-    "vocab_size": 262208,
-    "tie_word_embeddings": True,
-}
-"""What transformers' Gemma3TextConfig has where config.json, as it is published, says nothing."""
+SIXTH = 6
+"""Every sixth layer attends to all tokens, where config.json does not name the layers."""
 TINY: dict[str, Any] = {
     "text_config": tiny_text(
         tie_word_embeddings=True,
@@ -36,7 +30,6 @@ class Gemma3(Family):
 
     def tensors(self, config: Mapping[str, Any], text: Mapping[str, Any], vision: Mapping[str, Any]) -> Iterable[Named]:
         """Of Gemma3ForConditionalGeneration (transformers' modeling_gemma3.py)."""
-        text = DEFAULTS | {key: value for key, value in text.items() if value is not None}
         around = ("input_layernorm", "post_attention_layernorm", "pre_feedforward_layernorm", "post_feedforward_layernorm")
         yield from decoder(text, head_norms=True, norms=around)
         yield from output_head(config, text)
@@ -44,11 +37,27 @@ class Gemma3(Family):
         yield "model.multi_modal_projector.mm_input_projection_weight", (vision["hidden_size"], text["hidden_size"])
         yield "model.multi_modal_projector.mm_soft_emb_norm.weight", (vision["hidden_size"],)
 
+    def attended(self, text: Mapping[str, Any], context: float) -> float:
+        """Five of six layers see a window alone."""
+        numbers = range(1, text["num_hidden_layers"] + 1)
+        named = [kind == "sliding_attention" for kind in text.get("layer_types") or ()]
+        sliding = named or [number % SIXTH != 0 for number in numbers]
+        window = min(context, text.get("sliding_window") or context)
+        return float(sum(window if one else context for one in sliding))
+
 
 GEMMA3 = Gemma3(
     name="gemma3",
     model_types=("gemma3",),
     stored=STORED,
+    published=PUBLISHED,
+    defaults={
+        "num_attention_heads": 8,
+        "num_key_value_heads": 4,
+        "head_dim": 256,
+        "vocab_size": 262208,
+        "tie_word_embeddings": True,
+    },
     # The projector has no Linear.
     ignore=tuple(pattern for pattern in LLAVA_IGNORE if "projector" not in pattern),
     # q and k are normed after their projections; as llm-compressor has it, they are left alone.
@@ -62,7 +71,8 @@ GEMMA3 = Gemma3(
         "Gemma3Processor",
         "Gemma3ImageProcessor",
         picture="<start_of_image>",
-        tokens=("<start_of_image>", "<end_of_image>", "<image_soft_token>"),
+        # vLLM looks for line feeds in the vocabulary.
+        tokens=("<start_of_image>", "<end_of_image>", "<image_soft_token>", "\n", "\n\n", "\n\n\n", "\n\n\n\n"),
         named={"boi_token": "<start_of_image>", "eoi_token": "<end_of_image>", "image_token": "<image_soft_token>"},
         ids={
             "boi_token_index": "<start_of_image>",

@@ -21,6 +21,7 @@ from harness.families.parts import (
 
 STORED = ((r"(?:model\.)?vision_tower\.vision_model\.", "model.vision_tower."), *LLAVA_NAMES)
 """SigLIP once had a model inside its model."""
+PUBLISHED = ((r"vision_tower\.(?!vision_model\.)", "vision_tower.vision_model."),)
 CROPS = [[64, 64], [64, 128], [128, 64]]
 TINY: dict[str, Any] = {
     "text_config": tiny_text(model_type="qwen2"),
@@ -54,6 +55,7 @@ LLAVA_ONEVISION = LlavaOnevision(
     name="llava_onevision",
     model_types=("llava_onevision",),
     stored=STORED,
+    published=PUBLISHED,
     ignore=LLAVA_IGNORE,
     mappings=SMOOTHED,
     image_tokens=("<image>", "<video>"),

@@ -66,9 +66,9 @@ class Qwen35(Family):
         yield from output_head(config, text)
         yield from vision_tower(vision)
 
-    def attention_layers(self, text: Mapping[str, Any]) -> int:
-        """Those with softmax attention; the others keep a state of one size."""
-        return len(_attending(text))
+    def attended(self, text: Mapping[str, Any], context: float) -> float:
+        """Of the layers with softmax attention; the others keep a state of one size."""
+        return len(_attending(text)) * context
 
     def most_picture_tokens(self, processor: Mapping[str, Any]) -> int | None:
         """See parts.most_tokens_by_area."""

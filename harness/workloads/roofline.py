@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any
 
 from harness.checkpoints import headers
 from harness.engine import server
-from harness.families import family_of
+from harness.families import Family, family_of
 from harness.record.records import Metric
 from harness.util import environments
 
@@ -59,17 +60,17 @@ def rates() -> dict[str, Any]:
 
 
 @cache
-def _attention(folder: Path) -> dict[str, int]:
-    """What the attention keeps of a token, from config.json."""
+def _text(folder: Path) -> tuple[Family, dict[str, Any]]:
+    """The family of a checkpoint and its language model's config."""
     config = headers.read_config(folder)
-    text = config.get("text_config", config)
+    family = family_of(config)
+    return family, family.text_of(config)
+
+
+def _heads(text: Mapping[str, Any]) -> tuple[int, int, int]:
+    """Heads of the queries, heads of keys and values, and a head's size. Raises KeyError where a config names none."""
     heads = int(text["num_attention_heads"])
-    return {
-        "layers": int(text["num_hidden_layers"]),
-        "kv_heads": int(text.get("num_key_value_heads") or heads),
-        "heads": heads,
-        "head_dim": int(text.get("head_dim") or int(text["hidden_size"]) // heads),
-    }
+    return heads, int(text.get("num_key_value_heads") or heads), int(text.get("head_dim") or text["hidden_size"] // heads)
 
 
 @cache
@@ -77,8 +78,8 @@ def _shape(folder: Path) -> dict[str, int]:
     """Bytes and weights of the language model."""
     table = headers.tensors(folder)
     config = headers.read_config(folder)
-    text = config.get("text_config", config)
-    tied, family = headers.is_tied(config), family_of(config)
+    family, text = _text(folder)
+    tied = headers.is_tied(config)
     weight_bytes = 0
     for name, tensor in table.items():
         module = name.rpartition(".")[0]
@@ -92,21 +93,31 @@ def _shape(folder: Path) -> dict[str, int]:
     return {"weight_bytes": weight_bytes, "weights": weights}
 
 
-def kv_bytes_per_token(folder: Path, width: int = 2) -> int:
-    """Bytes of one token's keys and values over all layers; `width` is the bytes of one number (2 for BF16)."""
-    shape = _attention(folder)
-    return 2 * shape["layers"] * shape["kv_heads"] * shape["head_dim"] * width
+KV_WIDTH = 2
+"""Bytes of a number in the KV cache, BF16."""
+
+
+def kv_bytes_per_token(folder: Path, width: int = KV_WIDTH) -> int:
+    """Bytes of one token's keys and values over all layers; `width` is the bytes of one number."""
+    family, text = _text(folder)
+    _, heads, size = _heads(text)
+    return int(2 * family.attended(text, 1) * heads * size * width)
 
 
 def decode_step(folder: Path, batch: float, context: float) -> DecodeStep:
     """One decode step of `batch` requests that have `context` tokens each on average."""
-    shape, kept = _shape(folder), _attention(folder)
-    attention = 4 * kept["layers"] * kept["heads"] * kept["head_dim"] * context
+    shape, (family, text) = _shape(folder), _text(folder)
+    queries, keys, size = _heads(text)
+    attended = batch * family.attended(text, context)
     return DecodeStep(
-        shape["weight_bytes"], batch * context * kv_bytes_per_token(folder), batch * (2 * shape["weights"] + attention)
+        shape["weight_bytes"],
+        attended * 2 * keys * size * KV_WIDTH,
+        batch * 2 * shape["weights"] + attended * 4 * queries * size,
     )
 
 
+EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")
+"""Keys of a language model's config that say that it is a mixture of experts."""
 LIMITS = {
     "bandwidth_limit_ms": "ms",
     "compute_limit_ms": "ms",
@@ -127,6 +138,8 @@ def share(
         why = "an open loop has no fixed number of requests at once"
     if why is None and (measured is None or prompt is None):
         why = "no time per token was measured"
+    if why is None and any(key in _text(running.checkpoint)[1] for key in EXPERTS):
+        why = "a mixture of experts reads some of its experts for a token, and how many of them a batch reads is not known"
     if why is not None:
         return {name: Metric.missing(unit, why, "computed") for name, unit in LIMITS.items()}
     assert concurrency is not None and measured is not None and prompt is not None
