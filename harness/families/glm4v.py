@@ -21,7 +21,7 @@ from harness.families.parts import (
 )
 
 TINY: dict[str, Any] = {
-    "text_config": tiny_text(rope_parameters=tiny_rope(mrope_section=[12, 10, 10])),
+    "text_config": tiny_text(rope_parameters=tiny_rope(mrope_section=[4, 6, 6], partial_rotary_factor=0.5)),
     "vision_config": TINY_QWEN_VISION | {"image_size": 96},
     "tie_word_embeddings": False,
 }
