@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -152,7 +153,7 @@ def _weights(family: Family, sizes: Sizes, tokenizer: Any, folder: Path) -> None
     finally:
         torch.set_default_dtype(before)
     model.save_pretrained(folder, max_shard_size="5GB")
-    if family.published:
+    if family.published or family.turned:
         _as_published(family, folder)
 
 
@@ -160,7 +161,11 @@ def _as_published(family: Family, folder: Path) -> None:
     from safetensors.torch import load_file, save_file
 
     for file in headers.weight_files(folder):
-        save_file({family.published_as(name): tensor for name, tensor in load_file(file).items()}, file, {"format": "pt"})
+        given = load_file(file)
+        for name in given:
+            if family.turned and re.match(family.turned, name):
+                given[name] = given[name].transpose(-2, -1).contiguous()
+        save_file({family.published_as(name): tensor for name, tensor in given.items()}, file, {"format": "pt"})
     index = folder / INDEX
     if index.is_file():
         content = json.loads(index.read_text(encoding="utf-8"))

@@ -105,6 +105,8 @@ class Family:
 
     published: tuple[tuple[str, str], ...] = ()
     """Where transformers' save_pretrained has other names than published checkpoints, which servers know: as in `stored`."""
+    turned: str = ""
+    """Names, as a regular expression, of tensors whose last two dimensions published checkpoints have the other way round."""
 
     # -- checkpoints of random weights ---------------------------------------------------------------------------------
     classes: tuple[str, str] = ("", "")

@@ -19,6 +19,7 @@ QWEN3_VL_30B_A3B: dict[str, Any] = QWEN3_VL_8B | {
         "num_experts": 128,
         "num_experts_per_tok": 8,
         "moe_intermediate_size": 768,
+        "norm_topk_prob": True,
     },
     "vision_config": QWEN3_VL_8B["vision_config"] | {"out_hidden_size": 2048},
 }
@@ -28,6 +29,7 @@ TINY: dict[str, Any] = {
         num_experts=4,
         num_experts_per_tok=2,
         moe_intermediate_size=128,
+        norm_topk_prob=True,
         rope_parameters=tiny_rope(mrope_interleaved=True, mrope_section=[12, 10, 10]),
     ),
     "vision_config": TINY_QWEN_VISION | {"num_position_embeddings": 144, "deepstack_visual_indexes": [1]},
@@ -46,7 +48,6 @@ class Qwen3VLMoe(Qwen3VL):
         for number in range(text["num_hidden_layers"]):
             mlp = f"{LANGUAGE}.layers.{number}.mlp"
             yield f"{mlp}.gate.weight", (experts, hidden)
-            # transformers 4 stored them the other way round: their names are asked for, not their shapes.
             yield f"{mlp}.experts.gate_up_proj", (experts, 2 * inner, hidden)
             yield f"{mlp}.experts.down_proj", (experts, hidden, inner)
         yield from output_head(config, text)
@@ -58,6 +59,7 @@ QWEN3_VL_MOE = Qwen3VLMoe(
     model_types=("qwen3_vl_moe",),
     visual=r"(^|\.)visual(\.|$)",
     ignore=("re:.*visual.*", "lm_head", "re:.*embed_tokens$", "re:.*mlp.gate$"),
+    turned=r".*\.experts\.(gate_up_proj|down_proj)$",
     unbuilt="its experts are tensors of three dimensions, which neither AWQ's mappings nor the packing here reach",
     image_tokens=IMAGE_TOKENS,
     smallest_side=28,
