@@ -13,6 +13,9 @@ from typing import Any
 
 from quantize import upstream
 
+FAMILIES = ("qwen2_5_vl_tiny", "gemma3_tiny")
+"""Shapes whose tensors have other names on disk than in the model; Gemma's norms multiply by 1 + w."""
+
 
 def main(folder: Path) -> None:
     upstream.prepare()
@@ -31,10 +34,23 @@ def main(folder: Path) -> None:
         except Refused as refused:
             result["refused"] = [str(f) for f in refused.faults]
         results[name] = result | {"events": [json.loads(e.model_dump_json()) for e in events]}
+    results["close"] = {name: difference(folder / name, folder / "out" / f"{name}_awq8") for name in FAMILIES}
     results["large_picture"] = {n: token_ids(folder / n) for n in ("T", "out/awq")}
     results["packed_alike"] = packed_alike(folder / "T")
     results["replay_difference"] = replay_difference(folder / "T")
     (folder / "results.json").write_text(json.dumps(results))
+
+
+def difference(source: Path, product: Path) -> float:
+    """How far a product's answers are from its source's: the largest difference of the logits, as a share of their spread."""
+    import torch
+    from transformers import AutoModelForImageTextToText
+
+    ids = torch.arange(3, 60).unsqueeze(0)
+    with torch.no_grad():
+        models = (AutoModelForImageTextToText.from_pretrained(one, dtype=torch.bfloat16) for one in (source, product))
+        before, after = (model(input_ids=ids).logits.float() for model in models)
+    return float((after - before).abs().max() / before.std())
 
 
 def packed_alike(source: Path) -> dict[str, bool]:
@@ -94,10 +110,20 @@ def replay_difference(source: Path) -> float:
 
 
 def make_sources(folder: Path) -> None:
+    import torch
     from safetensors.torch import load_file, save_file
 
+    from harness.checkpoints import shape
     from tests.helpers.tiny import make_checkpoint
 
+    for name in FAMILIES:
+        shape.make(name, folder / name)
+        # Norms that a trained model would have: where all are 1 (or 0, of 1 + w), a mistake with them would not show.
+        table = load_file(folder / name / "model.safetensors")
+        for key in table:
+            if key.endswith("layernorm.weight") and ".layers." in key and "vision" not in key:
+                table[key] = table[key] + torch.rand(table[key].shape, dtype=torch.float32).to(table[key].dtype)
+        save_file(table, folder / name / "model.safetensors", metadata={"format": "pt"})
     make_checkpoint(folder / "T")
     make_checkpoint(folder / "tied", tie=True)
     make_checkpoint(folder / "sick")

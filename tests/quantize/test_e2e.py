@@ -14,9 +14,10 @@ from typing import Any
 
 import pytest
 
-from harness.checkpoints.headers import tensors
+from harness.checkpoints.headers import PACKED, tensors
 from harness.checkpoints.readable import readable
 from harness.checkpoints.verify import structure, verify
+from tests.quantize.driver import FAMILIES
 
 pytestmark = pytest.mark.e2e
 
@@ -86,6 +87,17 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "source": t,
             "calibration": demo,
             "cells": [cell(folder, name, **recipe) for name, (recipe, _, _) in SCHEMES.items()],
+        },
+        **{
+            name: {
+                "source": str(folder / name),
+                "calibration": demo,
+                "cells": [
+                    cell(folder, f"{name}_awq8", num_bits=8, group_size=32, **QUICK),
+                    cell(folder, f"{name}_rtn", method="rtn", group_size=32),
+                ],
+            }
+            for name in FAMILIES
         },
         "tied": {"source": str(folder / "tied"), "cells": [cell(folder, "tied", method="rtn")]},
         **{
@@ -274,3 +286,18 @@ def test_every_scheme_is_built_whole_and_as_large_as_the_plan_told(work: Path, r
     faults, facts = plan_recipe(work / "T", recipe(**given), "blackwell")
     assert faults == [] and facts.scheme == words and sum(facts.kernels.values()) == 14
     assert facts.expected_bytes == sum(t.nbytes for t in tensors(folder).values())
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_another_family_is_built_under_its_own_names(work: Path, results: dict[str, Any], name: str):
+    assert results[name]["failed"] == 0 and results[name]["refused"] == []
+    source = work / name
+    for product in (work / f"out/{name}_awq8", work / f"out/{name}_rtn"):
+        assert verify(product, source).faults == [] and structure(product).packed == {"language": 14}
+        stored = {one.name for one in tensors(source).values()}
+        built = {one.name for one in tensors(product).values()}
+        assert {one for one in built if not one.endswith(PACKED)} <= stored
+        assert {f"{one.rpartition('.')[0]}.weight" for one in built if one.endswith(PACKED)} <= stored
+    assert manifest(work, f"{name}_awq8")["search"]["mappings"] >= 4
+    # Scales that norms and Linears share cancel out, whatever form the norm has; 8 bits leave little of rounding.
+    assert results["close"][name] < 0.3
