@@ -8,14 +8,20 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from harness.compare.answers import Comparison
-from harness.compare.runs import compare_run
+from harness.compare.arms import arms_of
+from harness.compare.early import EarlyVerdict, early_verdicts
+from harness.compare.runs import compare_run, comparing
 from harness.compare.tokens import Divergence, compare_divergence
 from harness.compare.trials import SpeedComparison, compare_speed
 from harness.compare.tune import compare_settings
 from harness.record.folder import RunFolder
 from harness.record.records import Record
 from harness.record.run_facts import RunFacts
+from harness.suite.gate_policy import policy_of
 from harness.util.errors import Fault
+
+MOST_BETS = 200_000
+"""Of more samples than this the page tells no early verdict: all of them would have to be read again."""
 
 
 @dataclass
@@ -69,6 +75,16 @@ class RunData:
     def settings(self) -> tuple[list[SpeedComparison], list[Fault]]:
         """Each checkpoint under the suite's engine settings against the first of them; nothing where there is no such axis."""
         return compare_settings(self.records, self.facts.settings)
+
+    @cached_property
+    def early(self) -> list[EarlyVerdict]:
+        """Verdicts before the last question, against the recovery that the suite's gate asks for; none of very large Runs."""
+        arms = arms_of(self.facts, self.records, self.baseline)
+        pairs = comparing([((self.run, one.baseline), (self.run, one.candidate), one) for one in arms])
+        if self.random_weights or sum(pair.samples for pair in pairs) > MOST_BETS:
+            return []
+        policy = policy_of(self.facts.suite.get("gate") or {}, self.run.path / "run.json")
+        return early_verdicts(pairs, policy.accuracy.min_recovery)
 
     def taken(self) -> list[str]:
         """A sentence for each variant that another Run measured."""

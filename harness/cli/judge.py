@@ -18,6 +18,9 @@ def add(verbs: Any) -> None:
     compare.add_argument("--baseline", type=Path, metavar="RUN", help="an earlier Run: its variants are the baselines")
     compare.add_argument("--variants", nargs=2, metavar=("BASELINE", "CANDIDATE"), help="only these two")
     compare.add_argument("--anyway", action="store_true", help="compare arms that were not measured alike, under a warning")
+    compare.add_argument("--early", action="store_true", help="also: how many questions would have been enough for a verdict")
+    compare.add_argument("--limit", type=float, metavar="R", help="with --early: recovery to keep (default: the suite's gate)")
+    compare.add_argument("--seed", type=int, default=0, help="with --early: of the order of questions (default: %(default)s)")
     compare.add_argument("--markdown", action="store_true", help="print Markdown")
     compare.set_defaults(do=_compare)
 
@@ -58,11 +61,13 @@ def _compare(args: argparse.Namespace) -> int:
 
     run = RunFolder.existing(args.run)
     earlier = RunFolder.existing(args.baseline) if args.baseline else None
-    found = compare_all(run, earlier, tuple(args.variants) if args.variants else None, args.anyway)
+    early = (_limit(args.limit, run), args.seed) if args.early else None
+    found = compare_all(run, earlier, tuple(args.variants) if args.variants else None, args.anyway, early)
     if not args.anyway:
         Refused.if_any(found.faults)
     shown = [
         answers.accuracy(found.accuracy, found.left_out["accuracy"], found.baseline),
+        answers.early(found.early),
         answers.divergence(found.divergence, found.left_out["divergence"]),
         speed.against(found.speed, found.left_out["speed"]),
     ]
@@ -77,6 +82,16 @@ def _compare(args: argparse.Namespace) -> int:
         for table in shown:
             results().print(table.rich())
     return 0
+
+
+def _limit(given: float | None, run: Any) -> float:
+    """The recovery that must be kept: what was given, else what the Run's own gate asks for."""
+    from harness.suite.gate_policy import policy_of
+
+    if given is None:
+        return policy_of(run.read().suite.get("gate") or {}, run.path / "run.json").accuracy.min_recovery
+    Refused.if_any([] if 0 < given < 1 else [Fault("--limit", f"is {given:g}", "a share between 0 and 1, for example 0.98")])
+    return given
 
 
 def _gate(args: argparse.Namespace) -> int:

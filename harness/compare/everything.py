@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 
 from harness.compare.answers import Comparison, held
 from harness.compare.arms import ARM_FIELDS, Arms, arms_of
-from harness.compare.runs import compare_arms
+from harness.compare.early import EarlyVerdict, early_verdicts
+from harness.compare.runs import compare_arms, comparing
 from harness.compare.tokens import Divergence, compare_divergence
 from harness.compare.trials import SpeedComparison, compare_trials
 from harness.record.folder import RunFolder
@@ -24,6 +25,8 @@ class Compared:
     accuracy: list[Comparison] = field(default_factory=list)
     divergence: list[Divergence] = field(default_factory=list)
     speed: list[SpeedComparison] = field(default_factory=list)
+    early: list[EarlyVerdict] = field(default_factory=list)
+    """Verdicts before the last question, where they were asked for."""
     faults: list[Fault] = field(default_factory=list)
     """Fields in which arms differ, and documents that do not pair."""
     damaged: list[Fault] = field(default_factory=list)
@@ -38,11 +41,16 @@ class Compared:
 
 
 def compare_all(
-    run: RunFolder, earlier: RunFolder | None = None, variants: tuple[str, str] | None = None, anyway: bool = False
+    run: RunFolder,
+    earlier: RunFolder | None = None,
+    variants: tuple[str, str] | None = None,
+    anyway: bool = False,
+    early: tuple[float, int] | None = None,
 ) -> Compared:
     """Compare within a Run, or a Run with an earlier one; `variants` names baseline and candidate.
 
-    anyway: arms that were not measured alike are compared all the same; the faults say in what they differ. Raises Refused
+    anyway: arms that were not measured alike are compared all the same; the faults say in what they differ. early: the recovery
+    that must be kept and the order's seed, where it is asked how many questions would have been enough. Raises Refused
     for a variant that is not there, and when nothing is there to compare.
     """
     facts, records = run.read(), list(run.records())
@@ -71,6 +79,8 @@ def compare_all(
         if anyway and any(isinstance(f, Unlike) for f in faults):
             speed, _ = compare_trials(of[0], of[1], pair, [*ARM_FIELDS, *_top_fields(of)])
         found.speed += speed
+    if early is not None:
+        found.early = early_verdicts(comparing(sides, anyway=anyway), *early)
     if earlier is None:
         divergence, faults = compare_divergence(run, facts.baseline)
         chosen = {(pair.baseline, pair.candidate) for pair in arms}

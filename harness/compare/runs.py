@@ -56,13 +56,10 @@ def compare_arms(
 
     What came out is kept in the cache folder until a Record, a samples file or the code that compares changes.
     """
-    of = _accuracy_records(run for *both, _ in sides for run, _ in both)
-    pairs, keeps = [], []
-    for (run, base), (other, candidate), arms in sides:
-        pair = Comparing((run, other), (of[id(run), base], of[id(other), candidate]), arms, may_differ, anyway)
+    pairs, keeps = comparing(sides, may_differ, anyway), []
+    for ((run, base), (other, candidate), arms), pair in zip(sides, pairs, strict=True):
         name = [[str(run.path.resolve()), base], [str(other.path.resolve()), candidate]]
         state = files.digest([_code(), str(arms), pair.state()])
-        pairs.append(pair)
         keeps.append(Kept(json.dumps([name, list(may_differ), anyway]), state, OUTCOME))
     outcomes = [keep.find() for keep in keeps]
     missing = [pair for pair, outcome in zip(pairs, outcomes, strict=True) if outcome is None]
@@ -73,6 +70,17 @@ def compare_arms(
         outcome = outcome or keep.keep(next(made))
         told.append(outcome.told())
     return told
+
+
+def comparing(
+    sides: Sequence[tuple[Side, Side, Arms]], may_differ: Sequence[str] = ARM_FIELDS, anyway: bool = False
+) -> list[Comparing]:
+    """Pairs of variants with their accuracy Records, not compared yet."""
+    of = _accuracy_records(run for *both, _ in sides for run, _ in both)
+    return [
+        Comparing((run, other), (of[id(run), base], of[id(other), candidate]), arms, may_differ, anyway)
+        for (run, base), (other, candidate), arms in sides
+    ]
 
 
 def _accuracy_records(runs: Iterable[RunFolder]) -> dict[tuple[int, str], dict[str, Record]]:

@@ -1,5 +1,5 @@
-"""ModelScope: what `fetch` reads from. This file and modelscope_branch.py alone touch its client, `modelscope_hub`
-(`modelscope` is a shell around it since 1.40)."""
+"""ModelScope: what `fetch` reads from. The one file that imports its client, `modelscope_hub` (`modelscope` is a
+shell around it since 1.40); modelscope_branch.py calls the same one."""
 
 from __future__ import annotations
 
@@ -156,6 +156,13 @@ class ModelScope:
             status = getattr(error, "status_code", None)
             return unreachable(self.host, error, status)
         return error
+
+
+def is_large(path: str, size: int) -> bool:
+    """Whether a model's file of so many bytes goes beside a commit (git LFS), as the client decides."""
+    from modelscope_hub import _upload
+
+    return bool(_upload._is_lfs(path, size, "model"))
 
 
 def remote(listed: Any) -> RemoteFile:

@@ -1,4 +1,4 @@
-"""Publishing to ModelScope: one branch of a repository, read and written through the client that harness.hub.modelscope has.
+"""Publishing to ModelScope: one branch of a repository, read and written through the client that modelscope.py imports.
 
 Nothing here creates a repository but `Branch.create`: the client's own `upload_file` and `upload_folder` would make a
 public one of a mistyped name.
@@ -29,7 +29,7 @@ from harness.hub.base import (
     patiently,
     unauthorized,
 )
-from harness.hub.modelscope import VERSION, ModelScope, client, remote
+from harness.hub.modelscope import VERSION, ModelScope, client, is_large, remote
 from harness.util.errors import CellFailed, Fault, Refused
 
 NO_REPOSITORY = 10010205001
@@ -149,9 +149,7 @@ class Branch(ModelScope):
 
     def is_large(self, change: Change) -> bool:
         """Whether the file goes beside the commit (git LFS), as the client decides: by size, name and suffix."""
-        from modelscope_hub import _upload
-
-        return bool(_upload._is_lfs(change.path, change.size, "model"))
+        return is_large(change.path, change.size)
 
     def place_for(self, change: Change) -> str | None:
         """Where a large file is to be sent, an address that may run out; None when the hub holds it already."""

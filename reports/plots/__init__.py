@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from reports.plots.accuracy import changes, forest, heat
+from reports.plots.accuracy import bets, changes, forest, heat
 from reports.plots.plot import Plot
 from reports.plots.speed import memory, pareto, tradeoff
 from reports.run_data import RunData
@@ -12,5 +12,5 @@ from reports.run_data import RunData
 
 def plots(source: RunData) -> Iterator[Plot]:
     """All plots that the Run has figures for. A new plot is one function and one entry here."""
-    for make in (forest, changes, heat, tradeoff, memory, pareto):
+    for make in (forest, bets, changes, heat, tradeoff, memory, pareto):
         yield from make(source)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
 from harness.compare.answers import Comparison
+from harness.compare.sequential import ALPHA
 from reports.plots.plot import FEW, GREYED, PALETTE, Plot, Rows, chart, tips, variant_colour
 from reports.run_data import RunData
 from reports.tables.summary import lines
@@ -171,3 +173,54 @@ def changes(source: RunData) -> Iterator[Plot]:
     caption = "Lost: right before, wrong now. Gained: the reverse. The rest changed its words but not its score."
     spec = chart(rows, 24 * len({row["label"] for row in rows}), mark={"type": "bar"}, encoding=encoding)
     yield Plot("changes", "Answer changes by task", caption, spec, rows, columns)
+
+
+def bets(source: RunData) -> Iterator[Plot]:
+    """How the evidence for a verdict grew, question after question."""
+    found = [one for one in source.early if not one.noise]
+    if not found or len(found) > FEW:
+        return
+    rows: Rows = [
+        {"variant": one.candidate, "asked": asked, "capital": capital, "for": claim}
+        for one in found
+        for claim, capitals in (("kept", one.above), ("lost", one.below))
+        for asked, capital in zip(one.asked, capitals, strict=True)
+        if claim == "kept" or max(capitals) > 0.5
+    ]
+    names = [one.candidate for one in found]
+    enough = -math.log10(ALPHA)
+    decided = {one.candidate: f"{one.early.outcome} after {one.early.questions}" for one in found if one.early.outcome}
+    columns = {"variant": "variant", "recovery": "recovery to keep %", "decided": "verdict", "questions": "questions"}
+    figures: Rows = [
+        {
+            "variant": one.candidate,
+            "recovery": 100 * one.limit,
+            "decided": decided.get(one.candidate, "not decided"),
+            "questions": one.questions,
+        }
+        for one in found
+    ]
+    dash = {"field": "for", "type": "nominal", "scale": {"domain": ["kept", "lost"], "range": [[1, 0], [5, 4]]}}
+    layers = [
+        {"mark": {"type": "rule", "strokeDash": [4, 4], "color": GREYED}, "encoding": {"y": {"datum": enough}}},
+        {
+            "mark": {"type": "line", "interpolate": "step-after", "clip": True},
+            "encoding": {
+                "x": {"field": "asked", "type": "quantitative", "title": "questions asked"},
+                "y": {
+                    "field": "capital",
+                    "type": "quantitative",
+                    "title": "evidence, powers of 10",
+                    "scale": {"domain": [-2, max(enough + 1, 3)]},
+                },
+                "color": variant_colour(source, names),
+                "strokeDash": dash | {"legend": None},
+                "tooltip": tips({"variant": "variant", "asked": "questions", "capital": "evidence", "for": "for"}),
+            },
+        },
+    ]
+    caption = (
+        "What a bet on the recovery that the gate asks for grows to, were both arms asked in a random order; dashed, a bet "
+        "against it. The first to reach the dashed grey line decides: one may stop there and be wrong in 1 % of Runs."
+    )
+    yield Plot("bets", "A verdict before the last question", caption, chart(rows, 260, layer=layers), figures, columns)

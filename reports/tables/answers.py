@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from harness.compare.answers import Comparison, overall
+from harness.compare.early import EarlyVerdict
+from harness.compare.sequential import ALPHA
 from harness.compare.stats import Interval
 from harness.compare.tokens import Divergence
 from harness.record.records import Metric, Record
@@ -105,6 +107,32 @@ def divergence(found: Iterable[Divergence], faults: Iterable[Fault]) -> Table:
             "likeliest tokens are compared one by one, all others as one: a lower bound.",
         )
     return Table("Divergence from the baseline", frame(rows), notes)
+
+
+def early(found: Iterable[EarlyVerdict]) -> Table:
+    """How many questions would have been enough to decide whether a candidate keeps what must be kept."""
+    rows, found = [], list(found)
+    for one in found:
+        decided = one.early.outcome is not None
+        rows.append(
+            {
+                "variant": one.candidate,
+                "recovery to keep %": percent(one.limit),
+                "verdict": one.early.outcome or "not decided",
+                "after questions": counted(one.early.questions, one.questions) if decided else NOT_MEASURED,
+                "of": one.questions,
+                "recovery % then": interval(one.early.recovery),
+            }
+        )
+    notes = []
+    if rows:
+        notes.append(
+            "Had both arms been asked in one random order of pictures over all tasks, stopping at the verdict: "
+            f"{100 * ALPHA:g} % of Runs say `pass` falsely and as many `fail`, however often one looks, for all variants here "
+            "together. The intervals are the sequence's own: they hold at every moment at once, all together. `not decided` is "
+            "no verdict; the table above has all questions."
+        )
+    return Table("A verdict before the last question", frame(rows), notes)
 
 
 def _nats(mean: Interval) -> Figure:

@@ -58,7 +58,7 @@ def column(page, table: str, number: int) -> list[str]:
 def test_every_plot_is_drawn_and_follows_the_theme(opened, tmp_path):
     page = opened(full_run(tmp_path / "r"), color_scheme="dark")
     drawn = page.locator(".plot").evaluate_all("all => all.map(one => [one.id, one.dataset.drawn])")
-    names = ("recovery", "changes", "heat", "tradeoff-0", "memory", "pareto-size", "pareto-speed")
+    names = ("recovery", "bets", "changes", "heat", "tradeoff-0", "memory", "pareto-size", "pareto-speed")
     assert drawn == [[f"plot-{name}", "yes"] for name in names]
     assert page.locator(".plot svg .mark-rule, .plot svg .mark-rect, .plot svg .mark-symbol").count() > 10
     dark = page.evaluate("getComputedStyle(document.body).backgroundColor")

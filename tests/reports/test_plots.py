@@ -21,7 +21,7 @@ def by_name(run: RunFolder):
 
 def test_every_plot_of_a_full_run(tmp_path):
     found = by_name(full_run(tmp_path / "r"))
-    assert list(found) == ["recovery", "changes", "heat", "tradeoff-0", "memory", "pareto-size", "pareto-speed"]
+    assert list(found) == ["recovery", "bets", "changes", "heat", "tradeoff-0", "memory", "pareto-size", "pareto-speed"]
     for plot in found.values():
         json.dumps(plot.spec, allow_nan=False)
         assert len(plot.table().frame) == len(plot.rows) > 0 and plot.caption.endswith(".")
