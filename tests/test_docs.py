@@ -96,3 +96,17 @@ def test_the_simulated_verdicts_shown_are_those_of_the_file():
     text = " ".join((ROOT / "docs" / "accuracy.md").read_text(encoding="utf-8").split())
     assert all(part in text for part in summary(found).split("; "))
     assert min(row["coverage"] for row in found["coverage"]) >= 0.93
+
+
+def test_the_families_shown_are_those_of_the_file():
+    from benchmarks.families import table
+
+    found = json.loads((ROOT / "benchmarks" / "families.json").read_text(encoding="utf-8"))
+    shown = markdown.table(table(found)).split("\n", 2)[2].strip()
+    assert shown in (ROOT / "docs" / "families.md").read_text(encoding="utf-8")
+
+
+def test_the_early_verdicts_shown_are_those_of_the_file():
+    rows = json.loads((ROOT / "benchmarks" / "verdicts.json").read_text(encoding="utf-8"))["early"]
+    text = (ROOT / "docs" / "accuracy.md").read_text(encoding="utf-8")
+    assert all(f"| {r['questions']:,} | {r['recovery']:.2f} | {r['asked']:,.0f} | {r['90th']:,.0f} |" in text for r in rows)
