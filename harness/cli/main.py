@@ -60,6 +60,13 @@ def _parser() -> argparse.ArgumentParser:
     how = run.add_mutually_exclusive_group()
     how.add_argument("--resume", action="store_true", default=True, help="go on with the Run that is there (the default)")
     how.add_argument("--fresh", action="store_true", help="keep the earlier Run aside and measure everything anew")
+    asked = run.add_mutually_exclusive_group()
+    asked.add_argument(
+        "--until-decided",
+        action="store_true",
+        help="stop asking as soon as the gate's recovery is shown to be kept or lost (accuracy.stop: decided)",
+    )
+    asked.add_argument("--to-the-end", action="store_true", help="ask the rest of a Run that stopped when it was decided")
     run.set_defaults(do=_run)
 
     plan = verbs.add_parser("plan", help="what run would do, and every refusal at once")
@@ -165,6 +172,10 @@ def _suite_and_folder(args: argparse.Namespace):  # type: ignore[no-untyped-def]
 
     named = {"executor": args.executor, "cluster.address": args.address}
     overrides = [*args.overrides, *(f"{key}={json.dumps(value)}" for key, value in named.items() if value is not None)]
+    if getattr(args, "until_decided", False):
+        overrides += ["workloads.accuracy.stop=decided", "workloads.accuracy.divergence=0"]
+    if getattr(args, "to_the_end", False):
+        overrides += ["workloads.accuracy.stop=null", "workloads.accuracy.order=shuffled", "workloads.accuracy.divergence=0"]
     suite = load_suite(args.suite, overrides)
     return suite, RunFolder(args.output or Path("results") / suite.name)
 

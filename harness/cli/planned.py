@@ -9,6 +9,7 @@ from rich.console import Console
 
 from harness.plan.schedule import chains
 from harness.record.folder import RunFolder
+from harness.run.measure import is_done
 from harness.util import files
 from reports.table import Table, gib
 
@@ -32,7 +33,7 @@ def tables(plan: Plan, folder: RunFolder, where: Executor) -> list[Table]:
     variants, every, estimate, unknown = [], [], 0.0, 0
     for variant in plan.variants:
         cells = list(plan.of(variant.name))
-        missing = [c for c in cells if not c.taken and (c.identity is None or not _done(folder, c.id.key))]
+        missing = [c for c in cells if not c.taken and (c.identity is None or not is_done(folder, c.id.key, plan.suite))]
         known = [seconds[rest] for c in missing if (rest := c.label.partition("/")[2]) in seconds]
         estimate, unknown = estimate + sum(known), unknown + len(missing) - len(known)
         every += missing
@@ -84,8 +85,3 @@ def _notes(name: str, fit: FitFacts) -> list[str]:
         skipped = f", {mapping.skipped} skipped: {mapping.reason}" if mapping.skipped else ""
         lines.append(f"{name}: mapping {mapping.smooth}: {mapping.resolved} layers{skipped}.")
     return lines
-
-
-def _done(folder: RunFolder, key: str) -> bool:
-    record = folder.record(key)
-    return record is not None and record.status == "done"

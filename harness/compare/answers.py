@@ -11,6 +11,7 @@ from typing import Any
 from harness.compare import stats
 from harness.compare.arms import Arms, asked_unlike
 from harness.compare.counts import PairCounts
+from harness.compare.looked import FIXED_LEVEL, Looked, both
 from harness.compare.pairing import Pairs, Sampled
 from harness.compare.rows import read_rows
 from harness.record.folder import RunFolder
@@ -79,6 +80,8 @@ class Comparison:
     """Over several tasks together."""
     apart: str = ""
     """In what the arms' places differ, where that is allowed: `device: H100 and RTX 4080`."""
+    of: int | None = None
+    """Questions that there are, where one looked between them: the intervals and p hold at every look. None: all at once."""
     examples: tuple[Lost, ...] = ()
     """The first so many (`EXAMPLES`) of the lost documents, for people to look at; none for a total."""
 
@@ -97,6 +100,11 @@ class Comparison:
         if self.chance is None or not 0 < self.chance < 1:
             return False
         return stats.above_chance(self.baseline_score, self.n, self.chance) >= LEVEL / 2
+
+    @property
+    def stopped(self) -> bool:
+        """Whether questions were left unasked."""
+        return self.of is not None and self.n < self.of
 
     def questions_needed(self, min_recovery: float) -> int | None:
         """How many questions show with 80 % power that a candidate without loss recovers `min_recovery`; None if unknown."""
@@ -125,7 +133,7 @@ class Judged:
     """How often each difference of a picture's score occurs, but 0."""
 
 
-def judged(kinds: Mapping[tuple[float, float, int], int], fractions: bool) -> Judged:
+def judged(kinds: Mapping[tuple[float, float, int], int], fractions: bool, level: float = 0.95) -> Judged:
     """Intervals and p of paired scores. kinds: as for `stats.bootstrap`. fractions: whether an answer moved by less than one.
 
     Pictures are the unit wherever questions share one. Where few answers changed the adjusted interval is the wider one: five
@@ -135,8 +143,8 @@ def judged(kinds: Mapping[tuple[float, float, int], int], fractions: bool) -> Ju
     """
     questions = sum(size * count for (_, _, size), count in kinds.items())
     before = sum(mine * count for (mine, _, _), count in kinds.items()) / questions
-    difference, recovery = stats.bootstrap(kinds)
-    adjusted, p_mean = stats.adjusted_groups(kinds)
+    difference, recovery = stats.bootstrap(kinds, level=level)
+    adjusted, p_mean = stats.adjusted_groups(kinds, level)
     if before:
         bounds = (1 + bound / before for bound in (adjusted.value, adjusted.low, adjusted.high))
         recovery = stats.wider(recovery, stats.Interval(*bounds))
@@ -149,10 +157,22 @@ def judged(kinds: Mapping[tuple[float, float, int], int], fractions: bool) -> Ju
     return Judged(stats.wider(difference, adjusted), recovery, max(p_value, p_mean) if fractions else p_value, changed)
 
 
-def compare_counts(task: str, arms: Arms, counts: PairCounts, noise: bool = False, **more: Any) -> Comparison:
-    """The Comparison that follows from counts."""
+def _between(looked: Looked, kinds: Mapping[tuple[float, float, int], int], fractions: bool) -> Judged:
+    """`judged` where one looked between the questions: by the bets, and by the fixed rule too where all were asked."""
+    whole = sum(size * count for (_, _, size), count in kinds.items()) >= looked.asked.of
+    found = judged(kinds, fractions, FIXED_LEVEL)
+    difference, recovery = looked.difference(), looked.recovery()
+    if whole and looked.before.any():
+        difference, recovery = both(difference, found.difference), both(recovery, found.recovery)
+    return Judged(difference, recovery, looked.p_value(), found.changed)
+
+
+def compare_counts(
+    task: str, arms: Arms, counts: PairCounts, noise: bool = False, looked: Looked | None = None, **more: Any
+) -> Comparison:
+    """The Comparison that follows from counts. looked: the scores in their order, where one looked between them."""
     kinds = counts.pictures.kinds_beside(counts.moved)
-    found = judged(kinds, counts.fractions)
+    found = _between(looked, kinds, counts.fractions) if looked else judged(kinds, counts.fractions)
     n, groups = counts.n, len(counts.pictures.names)
     squares, size = sum(moved**2 * count for moved, count in found.changed.items()), n / groups
     before, after = (sum(kind[arm] * count for kind, count in kinds.items()) / n for arm in (0, 1))
@@ -175,6 +195,7 @@ def compare_counts(task: str, arms: Arms, counts: PairCounts, noise: bool = Fals
         candidate_health=counts.candidate.health(),
         clusters=groups if groups < n else None,
         noise=noise,
+        of=looked.asked.of if looked else None,
         **more,
     )
 
@@ -219,6 +240,8 @@ class Comparing:
         self.runs, self.records, self.arms, self.may_differ, self.anyway = runs, records, arms, may_differ, anyway
         self.found: list[Comparison] = []
         self.counts: list[PairCounts] = []
+        self.looked: list[Looked] = []
+        """As `counts`, of tasks between whose questions one looked."""
         self.differ: dict[str, list[str]] = {}
         """Tasks by what their arms differ in."""
         self.noise = False
@@ -258,14 +281,17 @@ class Comparing:
                 return
         cells = (self.runs[0], one.cell.key), (self.runs[1], two.cell.key)
         try:
-            pairs = read_rows(*cells, f"{self.arms.candidate}/{task}", self.anyway)
+            asked = two.asked or one.asked
+            pairs = read_rows(*cells, f"{self.arms.candidate}/{task}", self.anyway, prefix=asked is not None)
         except Refused as refused:
             self.faults += [Unlike(f.where, f.what, f.right, self.arms.candidate) for f in refused.faults]
             return
         self.noise = _same(one, two)
         self.counts.append(PairCounts.of(pairs))
+        looked = Looked.of(task, pairs, asked) if asked else None
+        self.looked += [looked] if looked else []
         told = {"examples": _examples(pairs), "apart": apart, "chance": _chance(one)}
-        self.found.append(compare_counts(task, self.arms, self.counts[-1], self.noise, **told))
+        self.found.append(compare_counts(task, self.arms, self.counts[-1], self.noise, looked, **told))
 
     def outcome(self) -> tuple[list[Comparison], list[Fault]]:
         """What came out, with the total over the tasks."""
@@ -276,11 +302,9 @@ class Comparing:
         if len(self.found) > 1:
             whole = len(self.found) == len(self.records[0])
             total = ALL if whole else f"{len(self.found)} of {len(self.records[0])} tasks"
-            self.found.append(
-                compare_counts(
-                    total, self.arms, PairCounts.total(self.counts), self.noise, total=True, chance=_mean_chance(self.found)
-                )
-            )
+            counts, chance = PairCounts.total(self.counts), _mean_chance(self.found)
+            looked = Looked.total(self.looked) if self.looked else None
+            self.found.append(compare_counts(total, self.arms, counts, self.noise, looked, total=True, chance=chance))
         return self.found, self.faults
 
 

@@ -169,6 +169,18 @@ def _accuracy_lines(comparisons: Sequence[Comparison], policy: AccuracyPolicy, a
         yield _accuracy(c, policy, against, required=c.task in policy.tasks or (total and "all" in policy.tasks))
 
 
+def settled(comparisons: Sequence[Comparison], policy: AccuracyPolicy) -> dict[str, Outcome]:
+    """What the recoveries say of each candidate on all that the policy requires, whatever else keeps it from passing."""
+    found: dict[str, Outcome] = {}
+    with_total = {c.candidate for c in comparisons if c.total}
+    for c in (c for c in comparisons if not c.noise):
+        total = c.total or c.candidate not in with_total
+        if c.task in policy.tasks or (total and "all" in policy.tasks):
+            word = _bounded(c.recovery, policy.min_recovery, "recovery")[0]
+            found[c.candidate] = next(one for one in WORST if one in (word, found.get(c.candidate, "pass")))
+    return found
+
+
 def _accuracy(c: Comparison, policy: AccuracyPolicy, against: str, required: bool) -> Verdict:
     word, why = _unhealthy(c, policy) or _bounded(c.recovery, policy.min_recovery, "recovery", percent=True)
     if word == "inconclusive" and c.recovery.value != c.recovery.value:

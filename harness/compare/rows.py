@@ -19,8 +19,9 @@ Place = tuple[RunFolder, str]
 """A Run and the key of a Cell in it."""
 
 
-def read_rows(baseline: Place, candidate: Place, where: str, anyway: bool = False) -> Pairs[Row]:
-    """The pairing of two accuracy Cells, see `pairing.pair`; where: what faults call them.
+def read_rows(baseline: Place, candidate: Place, where: str, anyway: bool = False, prefix: bool = False) -> Pairs[Row]:
+    """The pairing of two accuracy Cells, see `pairing.pair`; where: what faults call them. prefix: one may have been asked only
+    the first of the other's questions, and these are compared.
 
     Raises Refused for a line that is no Sample as well, with the file's path.
     """
@@ -33,6 +34,15 @@ def read_rows(baseline: Place, candidate: Place, where: str, anyway: bool = Fals
         if [base.rows[place].doc_id for place, _ in changed] == [row.doc_id for _, row in changed]:
             return asked_alike(Pairs(base, changed), where, anyway)
     lines = data.splitlines(keepends=True)
+    if prefix and len(lines) != len(base.rows):
+        rows = [folder.row(line, path) for line in lines]
+        shared = {row.doc_id for row in rows} & base.ids
+        return pair(
+            Baseline([row for row in base.rows if row.doc_id in shared]),
+            [row for row in rows if row.doc_id in shared],
+            where,
+            anyway,
+        )
     return pair(base, [base.by_line.get(line) or folder.row(line, path) for line in lines], where, anyway)
 
 

@@ -15,11 +15,11 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 
-from harness.compare import answers, counts, pairing, pictures, rows, stats
+from harness.compare import answers, counts, looked, pairing, pictures, rows, sequential, stats
 from harness.compare import arms as arms_module
 from harness.compare.answers import Comparing, Comparison, held
 from harness.compare.arms import ARM_FIELDS, Arms, arms_of
-from harness.record import folder, health, records
+from harness.record import folder, health, order, records
 from harness.record.folder import RunFolder
 from harness.record.records import Record
 from harness.util import errors, files
@@ -129,5 +129,20 @@ def _code() -> list[str]:
     """Hashes of the code that a Comparison follows from."""
     return [
         files.file_sha256(Path(str(module.__file__)))
-        for module in (answers, arms_module, counts, errors, folder, health, pairing, pictures, records, rows, stats)
+        for module in (
+            answers,
+            arms_module,
+            counts,
+            errors,
+            folder,
+            health,
+            looked,
+            order,
+            pairing,
+            pictures,
+            records,
+            rows,
+            sequential,
+            stats,
+        )
     ]

@@ -172,10 +172,26 @@ def _points(suite: Suite) -> tuple[dict[str, list[dict[str, Any]]], list[Fault]]
             continue
         measured = [suite.engine_of(v) for v, asked in suite.variants.items() if not asked.run]
         faults += [fault for settings in measured for fault in kind.faults(spec, points[name], settings)]
+    faults += _order_faults(suite)
     if not any(suite.workloads.asked()):
         faults.append(Fault("workloads", "is empty: nothing would be measured", "for example accuracy: {tasks: [demo_vl]}"))
     faults += [fault for name in suite.variants for fault in server.setting_faults(suite.engine_of(name))]
     return points, faults
+
+
+def _order_faults(suite: Suite) -> list[Fault]:
+    """What cannot be asked in one shuffled order."""
+    if not suite.shuffled("accuracy"):
+        return []
+    right = "leave out accuracy.order and accuracy.stop"
+    found = [
+        Fault(f"variants.{name}.run", "was asked task by task, and accuracy.order is shuffled: answers would not pair", right)
+        for name, asked in suite.variants.items()
+        if asked.run
+    ]
+    if any(asked.settings is not None for asked in suite.variants.values()):
+        found.append(Fault("accuracy.order", "is shuffled, which knows no settings axis", right))
+    return found
 
 
 def _given(name: str, suite: Suite) -> tuple[PlannedVariant, list[Fault]]:

@@ -14,6 +14,8 @@ from harness.suite.schema import Suite
 from harness.util import files
 from harness.workloads import kind_of
 
+ANSWERS = "answers"
+"""The name of the chain of accuracy Cells that are asked in one shuffled order, every arm in turn."""
 TIMED = "speed"
 """The name of the chain of all Cells whose figure is a time."""
 
@@ -78,6 +80,14 @@ def chains(plan: Plan, missing: Iterable[PlannedCell], folder: Path, apart: bool
     cells = list(missing)
     if not cells:
         return []
+    if together := [c for c in cells if plan.suite.shuffled(c.workload)]:
+        # Every arm of it, done or not: how far one is asked hangs on the others.
+        mine = [c for c in plan.cells if plan.suite.shuffled(c.workload) and c.identity is not None and not c.taken]
+        rest = [c for c in cells if c not in together]
+        first = _chain(plan, ANSWERS, folder, mine, mine, 0)
+        later = chains(plan, rest, folder, apart)
+        shift = len(first.groups)
+        return [first, *(replace(c, groups=tuple(replace(g, number=g.number + shift) for g in c.groups)) for c in later)]
     if not apart:
         return [_chain(plan, "all", folder, cells, cells, 0)]
     speed, rest = ([c for c in cells if kind_of(c.workload).timed is timed] for timed in (True, False))

@@ -76,6 +76,21 @@ class Provenance(Noun):
     """How long the Cell took, without the engine's start."""
 
 
+class Asked(Noun):
+    """How an accuracy Cell came to its questions, where it was looked at between them: see harness/compare/looked.py."""
+
+    of: int
+    """Questions that there are; the Record has as many samples as were asked."""
+    most: int
+    """The most questions that one picture has, over all tasks: bets are scaled by it."""
+    limit: float
+    """The recovery that was to be shown, a share."""
+    candidates: int = 1
+    """How many variants share the error of the looks."""
+    decided: bool = False
+    """Whether asking ended because every candidate, or this one, was decided."""
+
+
 class Record(Noun):
     """The outcome of one Cell."""
 
@@ -97,6 +112,8 @@ class Record(Noun):
     """The file it was made from, when another tool measured it."""
     taken_from: str | None = None
     """The Run it was measured in, when the suite takes the variant over from there (`variants.NAME.run`)."""
+    asked: Asked | None = None
+    """How far its questions were asked, where a verdict might come before the last; None: all of them, at once."""
     samples: int = 0
     """Rows in the samples file."""
     samples_bytes: int | None = None
@@ -104,6 +121,11 @@ class Record(Noun):
     samples_sha256: str | None = None
     """Hash of the samples file, as it was measured. None in Records of earlier versions, and without samples."""
     provenance: Provenance
+
+    @property
+    def whole(self) -> bool:
+        """Whether all questions were asked."""
+        return self.asked is None or self.samples == self.asked.of
 
 
 def computed_otherwise(records: Iterable[Record]) -> dict[str, tuple[str, str]]:

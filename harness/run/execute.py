@@ -16,10 +16,10 @@ from harness.checkpoints.locate import served_faults
 from harness.engine.session import Session
 from harness.plan import other_runs
 from harness.plan.plan import Plan, PlannedVariant, make_plan
-from harness.plan.schedule import Chain, chains, store_of
+from harness.plan.schedule import ANSWERS, Chain, chains, store_of
 from harness.record.folder import RunFolder
 from harness.record.run_facts import RunFacts, VariantFacts
-from harness.run import build, measure, remote
+from harness.run import build, measure, remote, until_decided
 from harness.run.executors import Executor, Work, executor
 from harness.run.measure import is_done
 from harness.suite.schema import Suite
@@ -108,7 +108,7 @@ def _carry_out(
         remote.send([task.argument for task in tasks], folder)
     if where.here:
         # In this very process the chain goes on with what was made ready in it.
-        tasks = [replace(task, work=partial(measure.measure_chain, session=session)) for task in tasks]
+        tasks = [replace(task, work=partial(task.work, session=session)) for task in tasks]
     failures += finish(tasks, where, report)
     for cell in plan.cells:
         if cell.identity is not None:
@@ -126,13 +126,14 @@ def build_variants(
 def measuring(plan: Plan, folder: RunFolder, where: Executor, fresh: bool = False) -> list[Work]:
     """The missing Cells as tasks: on one device one task, on several as groups.chains tells. fresh: all are missing."""
     mine = [c for c in plan.cells if c.identity is not None and not c.taken]
-    missing = [c for c in mine if fresh or not is_done(folder, c.id.key)]
+    missing = [c for c in mine if fresh or not is_done(folder, c.id.key, plan.suite)]
     return [_task(chain) for chain in chains(plan, missing, folder.path, where.slots > 1)]
 
 
 def _task(chain: Chain) -> Work:
     alone = chain.timed and not chain.suite.cluster.beside
-    return Work(chain.name, measure.measure_chain, chain, gpus=chain.gpus, alone=alone, after=chain.after)
+    work = until_decided.measure_answers if chain.name == ANSWERS else measure.measure_chain
+    return Work(chain.name, work, chain, gpus=chain.gpus, alone=alone, after=chain.after)
 
 
 def finish(tasks: list[Work], where: Executor, report: Reporter) -> list[str]:
@@ -184,6 +185,9 @@ def _placing_faults(plan: Plan, folder: RunFolder, checkpoints: Path, where: Exe
         for name in plan.suite.variants
         if where.slots > 1 and plan.suite.engine_of(name).port
     ]
+    if plan.suite.shuffled("accuracy") and not where.here:
+        what = "needs one device on this machine: all arms are asked by one process in turn"
+        found.append(Fault("accuracy.order", what, "leave out order and stop, or make one card visible (CUDA_VISIBLE_DEVICES)"))
     if store_of(plan.suite):
         if unbuilt:
             right = "build them where you are first: python -m harness quantize SUITE --executor local"
@@ -203,7 +207,9 @@ def preflight(plan: Plan, folder: RunFolder, fresh: bool = False, tell: Callable
     for variant in (v for v in plan.variants if v.built and v.origin != "run"):
         for note in chat_template.notes(variant.path):
             tell(f"variants.{variant.name}: {note}")
-    missing = [c for c in plan.cells if not c.taken and (fresh or c.identity is None or not is_done(folder, c.id.key))]
+    missing = [
+        c for c in plan.cells if not c.taken and (fresh or c.identity is None or not is_done(folder, c.id.key, plan.suite))
+    ]
     found: list[Fault] = []
     for name, spec in plan.suite.workloads.asked():
         points = list({json.dumps(c.point): c.point for c in missing if c.workload == name}.values())

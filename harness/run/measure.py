@@ -20,6 +20,7 @@ from harness.record.records import Provenance, Record
 from harness.run import remote
 from harness.run.claims import Claims
 from harness.run.executors import WorkResult
+from harness.suite.gate_policy import Policy
 from harness.suite.schema import Suite
 from harness.util import environments
 from harness.util.errors import CellFailed
@@ -94,10 +95,27 @@ def _relative(cell: PlannedCell) -> bool:
     return kind_of(cell.workload).relative_to is not None
 
 
-def is_done(folder: RunFolder, key: str) -> bool:
-    """Whether there is a Record that counts under a key."""
+def is_done(folder: RunFolder, key: str, suite: Suite | None = None) -> bool:
+    """Whether there is a Record that counts under a key. suite: whether it asks no more of it than is there; without one, any
+    Record of which questions were left unasked is enough."""
     record = folder.record(key)
-    return record is not None and record.status == "done"
+    if record is None or record.status != "done":
+        return False
+    return suite is None or record.whole or stopped_as_asked(record, suite)
+
+
+def stopped_as_asked(record: Record, suite: Suite) -> bool:
+    """Whether a Record's questions ended where the suite's own stop would have ended them."""
+    asked, stop = record.asked, looks(suite)
+    return asked is not None and asked.decided and stop == (asked.limit, asked.candidates)
+
+
+def looks(suite: Suite) -> tuple[float, int] | None:
+    """Where accuracy stops when it is decided: the recovery that must be kept, and how many candidates share the error."""
+    if suite.workloads.accuracy is None or suite.workloads.accuracy.stop is None:
+        return None
+    again = {name for name, v in suite.variants.items() if v.repeat and not (v.recipe or v.checkpoint)}
+    return (suite.gate or Policy()).accuracy.min_recovery, max(1, len(suite.variants.keys() - again - {suite.baseline}))
 
 
 def strange(suite: Suite, group: Group) -> str | None:
@@ -156,7 +174,7 @@ def measure_group(chain: Chain, group: Group, folder: RunFolder, session: Sessio
                     # A server whose processes were just killed refuses requests a moment before it has ended.
                     alive = running.alive(DYING_S)
                     reason = str(error) if alive else f"the engine died (log: {log}): {error}"
-                    record = folder.add(_record(group, cell, running.facts, "failed", reason))
+                    record = folder.add(record_of(group, cell, running.facts, "failed", reason))
                 if record.status != "done":
                     what = "is invalid: " if record.status == "invalid" else ""
                     failures.append(f"{cell.label}: {what}{record.reason}")
@@ -212,7 +230,7 @@ def _measure(
             reference={task: list(folder.samples(key)) for task, key in answered.items() if is_done(folder, key)},
         )
     )
-    record = _record(
+    record = record_of(
         group,
         cell,
         running.facts,
@@ -225,7 +243,7 @@ def _measure(
     return folder.add(record, measured.samples)
 
 
-def _record(
+def record_of(
     group: Group,
     cell: PlannedCell,
     facts: server.EngineFacts,

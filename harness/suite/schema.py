@@ -164,6 +164,10 @@ class Suite(Strict):
         own = self.variants[variant].engine
         return EngineSettings.model_validate(self.engine.model_dump() | own) if own else self.engine
 
+    def shuffled(self, workload: str) -> bool:
+        """Whether a workload's questions are asked in one shuffled order over its tasks, see accuracy.order."""
+        return getattr(dict(self.workloads.asked()).get(workload), "order", None) == "shuffled"
+
     def compared_with(self, variant: str) -> str:
         """The variant that this one is compared with: the baseline, under the same settings."""
         setting = self.variants[variant].settings

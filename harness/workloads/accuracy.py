@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import importlib.util
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from harness.engine.server import SAMPLING
 from harness.engine.settings import EngineSettings
@@ -32,7 +32,7 @@ NOT_HERE = (
     "its data set is not on this disk: name a copy in accuracy.datasets, "
     "or set HF_HUB_OFFLINE=0 and HF_DATASETS_OFFLINE=0 to fetch it once"
 )
-OTHERS = {"tasks", "include_path", "datasets", "divergence"}
+OTHERS = {"tasks", "include_path", "datasets", "divergence", "order", "stop"}
 """Fields of the spec that a Cell's outcome does not hang on, or only through the task's fingerprint."""
 
 
@@ -57,10 +57,28 @@ class AccuracySpec(Strict):
     """Requests in flight at once."""
     max_tokens: int | None = Field(default=None, gt=0)
     """Longest answer in tokens; null takes the task's own limit."""
+    order: Literal["tasks", "shuffled"] = "tasks"
+    """Task by task, or all tasks together in one random order of their pictures, in blocks that every arm is asked in turn."""
+    stop: Literal["decided"] | None = None
+    """`decided`: asking ends as soon as the gate's recovery is shown to be kept or lost; needs `order: shuffled`, and brings
+    it where no order is named."""
     apply_chat_template: bool = True
     """Ask through the model's chat template. Image tasks need it: the template places the image tokens."""
     num_fewshot: int = Field(default=0, ge=0)
     """Examples before the question. Image tasks take none: lm-eval drops the examples' images."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _stop_brings_order(cls, data: Any) -> Any:
+        return {"order": "shuffled"} | data if isinstance(data, dict) and data.get("stop") else data
+
+    @model_validator(mode="after")
+    def _stops_in_order(self) -> AccuracySpec:
+        if self.stop and self.order != "shuffled":
+            raise ValueError("stop: decided needs order: shuffled: the first questions must speak for all")
+        if self.order == "shuffled" and self.divergence:
+            raise ValueError("divergence needs the baseline's answers task by task: leave it out, or the shuffled order")
+        return self
 
 
 class Accuracy(Workload):
@@ -82,6 +100,7 @@ class Accuracy(Workload):
     def identity(self, spec: AccuracySpec, point: dict[str, Any]) -> dict[str, Any]:
         (task,) = tasks.find([point["task"]], spec.include_path, spec.datasets)
         return {
+            **({"shuffled_with": _together(spec)} if spec.order == "shuffled" else {}),
             "task": task.name,
             "fingerprint": task.fingerprint(),
             "sampling": SAMPLING,
@@ -147,19 +166,50 @@ class Accuracy(Workload):
             rows = mine.rows()
         except Exception as error:  # the client raises what its libraries raise; whatever it is, this Cell has failed
             raise CellFailed(f"{name}: {type(error).__name__}: {error}") from error
-        try:
-            samples = {i: _sample(questions, ids[i], row, guessed) for i, (row, guessed) in zip(asked, rows, strict=True)}
-        except ValueError as error:
-            raise CellFailed(f"{name}: {error}") from None
-        samples |= {i: _unasked(questions, doc_id, i) for i, doc_id in enumerate(ids) if i not in samples}
-        ordered = [samples[index] for index in range(len(ids))]
-        (task,) = tasks.find([name], spec.include_path)
-        chance = scores.chance_level(ordered, task.chance, [questions.rows.stored(i) for i in range(len(ids))])
-        measurement = Measurement(scores.metrics(ordered, chance, [guessed for _, guessed in rows]), ordered)
-        hits = {n: after.get(n, 0) - mine.before.get(n, 0) for n in ("prefix_cache_hits_total", "mm_cache_hits_total")}
-        if any(hits.values()):
-            measurement.status, measurement.reason = "invalid", f"cache hits: {hits}"
-        return measurement
+        samples = samples_of(name, questions, range(len(ids)), asked, rows)
+        guessed = sum(drawn for _, drawn in rows)
+        return measured(name, spec, questions, samples, guessed, cache_hits(mine.before, after))
+
+
+def samples_of(
+    name: str, questions: Questions, places: Iterable[int], asked: Sequence[int], rows: asking.Rows
+) -> dict[int, Sample]:
+    """The samples of a task's documents at `places`; those that were not `asked` count as wrong. Raises CellFailed."""
+    ids = {i: questions.document_id(questions.rows.stored(i), i) for i in places}
+    try:
+        found = {i: _sample(questions, ids[i], row, guessed) for i, (row, guessed) in zip(asked, rows, strict=True)}
+    except ValueError as error:
+        raise CellFailed(f"{name}: {error}") from None
+    return {i: found[i] if i in found else _unasked(questions, ids[i], i) for i in ids}
+
+
+def measured(
+    name: str,
+    spec: AccuracySpec,
+    questions: Questions,
+    samples: Mapping[int, Sample],
+    guessed: int,
+    hits: Mapping[str, float],
+) -> Measurement:
+    """What one task gave. samples: by the document's place in the task, in the order in which they are kept; guessed: how
+    many answers the scorer drew; hits: see `cache_hits`."""
+    (task,) = tasks.find([name], spec.include_path)
+    ordered = list(samples.values())
+    chance = scores.chance_level(ordered, task.chance, [questions.rows.stored(i) for i in samples])
+    measurement = Measurement(scores.metrics(ordered, chance, [True] * guessed), ordered)
+    if any(hits.values()):
+        measurement.status, measurement.reason = "invalid", f"cache hits: {dict(hits)}"
+    return measurement
+
+
+def cache_hits(before: Mapping[str, float], after: Mapping[str, float]) -> dict[str, float]:
+    """What caches answered between two readings of an engine's counters; anything but 0 makes a Cell invalid."""
+    return {n: after.get(n, 0) - before.get(n, 0) for n in ("prefix_cache_hits_total", "mm_cache_hits_total")}
+
+
+def _together(spec: AccuracySpec) -> dict[str, str]:
+    """What shares batches with a task where the order is shuffled: every task's fingerprint, by name."""
+    return {task.name: task.fingerprint() for task in tasks.find(spec.tasks, spec.include_path, spec.datasets)}
 
 
 def _prepared(cell: Context, name: str) -> asking.Asking | None:

@@ -69,7 +69,7 @@ def group(given: Chain, one: Group, folder: RunFolder, session: Session, report:
             answered = cell.workload == "accuracy"
             score = {"score": Metric(value=1.0, unit="share", n=2, stderr=0.1)}
             measured = workloads.Measurement(score if answered else {})
-            record = measure._record(one, cell, EngineFacts(vllm="0", arguments=[], start_s=0), "done", None, measured)
+            record = measure.record_of(one, cell, EngineFacts(vllm="0", arguments=[], start_s=0), "done", None, measured)
             folder.add(record, answers() if answered else [TOKENS])
             _write("ended", cell)
     finally:
