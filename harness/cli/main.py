@@ -45,6 +45,16 @@ def _suite_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--address", metavar="HOST:PORT", help="where the cluster's head listens (default: auto)")
 
 
+def _until(parser: argparse.ArgumentParser) -> None:
+    asked = parser.add_mutually_exclusive_group()
+    asked.add_argument(
+        "--until-decided",
+        action="store_true",
+        help="stop asking as soon as the gate's recovery is shown to be kept or lost (accuracy.stop: decided)",
+    )
+    asked.add_argument("--to-the-end", action="store_true", help="ask the rest of a Run that stopped when it was decided")
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m harness",
@@ -60,17 +70,12 @@ def _parser() -> argparse.ArgumentParser:
     how = run.add_mutually_exclusive_group()
     how.add_argument("--resume", action="store_true", default=True, help="go on with the Run that is there (the default)")
     how.add_argument("--fresh", action="store_true", help="keep the earlier Run aside and measure everything anew")
-    asked = run.add_mutually_exclusive_group()
-    asked.add_argument(
-        "--until-decided",
-        action="store_true",
-        help="stop asking as soon as the gate's recovery is shown to be kept or lost (accuracy.stop: decided)",
-    )
-    asked.add_argument("--to-the-end", action="store_true", help="ask the rest of a Run that stopped when it was decided")
+    _until(run)
     run.set_defaults(do=_run)
 
     plan = verbs.add_parser("plan", help="what run would do, and every refusal at once")
     _suite_arguments(plan)
+    _until(plan)
     plan.set_defaults(do=_plan)
 
     quantize = verbs.add_parser("quantize", help="build the suite's variants alone")
@@ -195,6 +200,8 @@ def _run(args: argparse.Namespace) -> int:
     tables.show(folder, results())
     files.write_text(folder.path / "report.md", tables.markdown(folder))
     complain(f"\nRecords and report: {folder.path}; the page: python -m harness report {folder.path} --html")
+    if any(not record.whole for record in folder.records()):
+        complain("Asking stopped when it was decided: `python -m harness gate` judges it; --to-the-end asks the rest")
     for failure in failures:
         complain(f"failed: {failure}")
     return 1 if failures else 0

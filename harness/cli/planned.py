@@ -9,7 +9,8 @@ from rich.console import Console
 
 from harness.plan.schedule import chains
 from harness.record.folder import RunFolder
-from harness.run.measure import is_done
+from harness.run.measure import is_done, looks
+from harness.run.until_decided import beside
 from harness.util import files
 from reports.table import Table, gib
 
@@ -61,7 +62,17 @@ def tables(plan: Plan, folder: RunFolder, where: Executor) -> list[Table]:
         + (f"Measuring: about {estimate:.0f} s" if estimate else "Measuring: no estimate yet")
         + (f", and {unknown} Cells of which none was measured before." if unknown else ".")
     )
+    if plan.suite.shuffled("accuracy"):
+        notes.append(_turns(plan))
     return [Table(f"Plan of {plan.suite.name}", pd.DataFrame(variants), notes)]
+
+
+def _turns(plan: Plan) -> str:
+    """How arms that are asked in one shuffled order share the device."""
+    paths = {v.name: v.path for v in plan.variants}
+    how = "their engines stay up side by side" if beside(plan.suite, paths) else "their engines take turns, a start each a look"
+    ends = "until each candidate is decided" if looks(plan.suite) else "to the last question"
+    return f"accuracy: all arms are asked in one shuffled order, block by block, {ends}; {how}."
 
 
 def _weights(variant: PlannedVariant) -> str:

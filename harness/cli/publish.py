@@ -25,6 +25,7 @@ def add(verbs: Any) -> None:
     what.add_argument("--create", action="store_true", help="only create the repository, with --visibility; write nothing")
     publish.add_argument("--visibility", choices=("private", "public"), help="for --create: who may see it")
     publish.add_argument("--anyway", action="store_true", help="--apply although Cells or a gate failed; the card says so")
+    publish.add_argument("--partial", action="store_true", help="publish a Run that stopped before the last question")
     publish.set_defaults(do=_publish)
 
 
@@ -45,6 +46,7 @@ def _publish(args: argparse.Namespace) -> int:
         args.weights,
         args.apply,
         args.anyway,
+        args.partial,
     )
     with Reporter() as report:
         if args.create:

@@ -14,9 +14,10 @@ from pathlib import Path
 import numpy as np
 from pydantic import TypeAdapter
 
-from harness.compare import answers, counts, pairing, pictures, rows, sequential
+from harness.compare import answers, counts, looked, pairing, pictures, rows, sequential
 from harness.compare.answers import Comparing
 from harness.compare.counts import PairCounts
+from harness.compare.looked import Looked
 from harness.compare.sequential import Early
 from harness.util import files
 from harness.util.cached import Kept
@@ -53,7 +54,7 @@ def early_verdicts(pairs: Sequence[Comparing], limit: float, seed: int = 0) -> l
 
     What came out is kept in the cache folder until a samples file or the code changes.
     """
-    code = [files.file_sha256(Path(str(m.__file__))) for m in (answers, counts, pairing, pictures, rows, sequential)]
+    code = [files.file_sha256(Path(str(m.__file__))) for m in (answers, counts, looked, pairing, pictures, rows, sequential)]
     code.append(files.file_sha256(Path(__file__)))
     name = ["early", limit, seed, *([str(run.path.resolve()) for run in pair.runs] + [str(pair.arms)] for pair in pairs)]
     kept = Kept(json.dumps(name), files.digest([code, *(pair.state() for pair in pairs)]), KEPT)
@@ -77,7 +78,11 @@ def _made(pairs: Sequence[Comparing], limit: float, seed: int) -> list[EarlyVerd
             continue  # nothing that could be lost
         order = sequential.order(len(before), seed)
         compared.append(pair)
-        arms.append((before[order], after[order], found.pictures.sizes[order].astype(float)))
+        if pair.looked:  # they were asked in an order of their own, and that is the one that counts
+            whole = Looked.total(pair.looked)
+            arms.append((whole.before, whole.after, whole.sizes))
+        else:
+            arms.append((before[order], after[order], found.pictures.sizes[order].astype(float)))
     made = []
     for pair, arm, early in zip(compared, arms, sequential.decided(arms, limit) if arms else [], strict=True):
         asked = arm[2].cumsum()

@@ -145,6 +145,10 @@ def _cells(run: RunFolder) -> Iterator[Verdict]:
         elif record.status != "done":
             why = f"is {record.status}: {record.reason}"
             yield Verdict("cell", record.cell.variant, "the suite", record.cell.label.partition("/")[2], "", "blocked", why)
+        elif record.asked is not None and not record.whole and not record.asked.decided:
+            why = f"was asked {record.samples:,} of {record.asked.of:,} questions, and nothing is decided: run it again"
+            place = record.cell.label.partition("/")[2]
+            yield Verdict("cell", record.cell.variant, "the suite", place, "", "blocked", why)
         elif n := _unpaired(record):
             why = f"has a score over {n} documents without samples: it cannot be paired, so nothing is shown"
             place = record.cell.label.partition("/")[2]
@@ -185,6 +189,8 @@ def _accuracy(c: Comparison, policy: AccuracyPolicy, against: str, required: boo
     word, why = _unhealthy(c, policy) or _bounded(c.recovery, policy.min_recovery, "recovery", percent=True)
     if word == "inconclusive" and c.recovery.value != c.recovery.value:
         why = "the baseline has none right, so there is nothing to keep"
+    if c.stopped:
+        why += f"; asking stopped after {c.n:,} of {c.of:,} questions, and the interval holds at every look"
     needed = c.questions_needed(policy.min_recovery)
     if word == "inconclusive" and needed is not None and needed > c.n:
         why += f"; {c.n:,} questions are too few, about {needed:,} show it with 80 % power if nothing is lost"

@@ -26,6 +26,7 @@ from harness.util import environments
 from harness.util.errors import CellFailed
 from harness.util.progress import Reporter
 from harness.workloads import Context, Measurement, Workload, kind_of
+from harness.workloads.accuracy import Accuracy
 
 Each = Callable[[Chain, Group, RunFolder, Session, Reporter], WorkResult]
 """Measures one group."""
@@ -112,7 +113,7 @@ def stopped_as_asked(record: Record, suite: Suite) -> bool:
 
 def looks(suite: Suite) -> tuple[float, int] | None:
     """Where accuracy stops when it is decided: the recovery that must be kept, and how many candidates share the error."""
-    if suite.workloads.accuracy is None or suite.workloads.accuracy.stop is None:
+    if getattr(Accuracy.spec_of(suite.workloads), "stop", None) is None:
         return None
     again = {name for name, v in suite.variants.items() if v.repeat and not (v.recipe or v.checkpoint)}
     return (suite.gate or Policy()).accuracy.min_recovery, max(1, len(suite.variants.keys() - again - {suite.baseline}))

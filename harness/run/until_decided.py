@@ -12,6 +12,7 @@ import math
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from harness.compare import gate
 from harness.compare.runs import compare_run
@@ -29,14 +30,15 @@ from harness.suite.gate_policy import Policy
 from harness.suite.schema import Suite
 from harness.util.errors import CellFailed
 from harness.util.progress import Reporter
+from harness.workloads.accuracy import Accuracy
 from harness.workloads.shuffled import Answers, Shuffled
 
 GIB = 2**30
 ENGINE_GIB = 3.0
 """What an engine takes of the host's memory beside its weights and its KV cache, generously."""
-BESIDE_GROWTH, TURNS_GROWTH = 1.15, 2.0
+BESIDE_GROWTH, TURNS_GROWTH = 1.2, 2.0
 """How much larger the questions asked are at each look: with engines side by side, and with a start at each."""
-BATCHES = 2
+BATCHES = 3
 """A block has so many times the requests in flight, at least: at its end they run dry."""
 
 
@@ -81,8 +83,8 @@ class _Arms:
 
     def __init__(self, chain: Chain, folder: RunFolder, session: Session, report: Reporter):
         self.chain, self.folder, self.session, self.report, self.suite = chain, folder, session, report, chain.suite
-        spec = chain.suite.workloads.accuracy
-        self.order = Shuffled([cell.point["task"] for cell in chain.groups[0].cells], spec)
+        names = [cell.point["task"] for cell in chain.groups[0].cells]
+        self.order = Shuffled(names, Accuracy.spec_of(chain.suite.workloads))
         self.groups = {group.variant.name: group for group in chain.groups}
         self.answers = {name: self._kept(group) for name, group in self.groups.items()}
         self.asked = {name: self._units(name) for name in self.groups}
@@ -120,21 +122,20 @@ class _Arms:
                 reason = str(held[0])
             if reason is not None:
                 return [f"{group.variant.name}: the engine was not started: {reason}"]
-        number = 0
+        self._take_up()
+        number, active = 0, self._active()
         for upto in self._looks():
-            active = self._active()
-            if not active:
-                break
             behind = [name for name in active if self.asked[name] < upto]
-            for place, name in enumerate(behind if number % 2 == 0 else behind[::-1]):
-                following = (behind if number % 2 == 0 else behind[::-1])[place + 1 :]
+            if not behind:
+                continue
+            turn = behind if number % 2 == 0 else behind[::-1]
+            for name, following in zip(turn, [*turn[1:], None], strict=True):
                 try:
-                    self._block(name, upto, following[0] if following else None)
+                    self._block(name, upto, following)
                 except CellFailed as error:
                     self.report.line(f"FAILED {name}: {error}")
                     return [f"{name}/accuracy: {error}"]
-            number += bool(behind)
-        self._active()
+            number, active = number + 1, self._active()
         return []
 
     def _looks(self) -> Iterator[int]:
@@ -177,12 +178,22 @@ class _Arms:
         # The baseline, and the baseline once more, are asked as long as somebody is.
         return [name for name in self.groups if name not in decided] if undecided else []
 
+    def _take_up(self) -> None:
+        """Have Records of an earlier run say what is to be decided now: another limit, or a share among more candidates."""
+        for name in self.groups if self.looks is not None else ():
+            limit, candidates = self.looks or (0.0, 0)
+            self._write(name, {"limit": limit, "candidates": candidates, "decided": False})
+
     def _mark(self, name: str) -> None:
+        self._write(name, {"decided": True})
+
+    def _write(self, name: str, about: dict[str, Any]) -> None:
         for cell in self.groups[name].cells:
             record = self.folder.record(cell.id.key)
-            if record is not None and record.asked is not None and not record.asked.decided:
-                done = record.asked.model_copy(update={"decided": True})
-                self.folder.add(record.model_copy(update={"asked": done}), list(self.folder.samples(cell.id.key)))
+            if record is not None and record.asked is not None:
+                asked = record.asked.model_copy(update=about)
+                if asked != record.asked:
+                    self.folder.add(record.model_copy(update={"asked": asked}), list(self.folder.samples(cell.id.key)))
 
     def _block(self, name: str, upto: int, following: str | None) -> None:
         group, began = self.groups[name], time.monotonic()

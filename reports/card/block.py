@@ -122,13 +122,18 @@ def _accuracy(run: RunView, subject: Subject, say: Any) -> Iterator[str]:
         }.get(c.verdict, lambda c=c: say("Verdict: {verdict}.", verdict=c.verdict))()
         yield say(
             "Accuracy over {n} questions: {candidate} %, the baseline {baseline} %; recovery {recovery} % [{low}, {high}] "
-            "(95 % interval). {verdict}",
+            "({level} % interval). {verdict}",
             n=c.n,
             candidate=percent(c.candidate_score),
             baseline=percent(c.baseline_score),
             **_interval(c.recovery),
+            level=f"{100 * c.recovery.level:g}",
             verdict=verdict,
         )
+        if c.stopped:
+            yield say(
+                "Asking stopped when it was decided, after {n} of {of} questions: the score is of those alone.", n=c.n, of=c.of
+            )
 
 
 def _interval(recovery: Interval) -> dict[str, str]:

@@ -26,7 +26,7 @@ from harness.util import environments, files
 from harness.util.errors import CellFailed, Fault, Refused
 from harness.util.progress import Reporter
 from reports.card import block, edit, public, results
-from reports.card.subject import NAME, Subject, blocked, read_subject
+from reports.card.subject import NAME, Subject, blocked, read_subject, stopped
 
 README = "README.md"
 VARIABLE = Branch.variable
@@ -56,6 +56,8 @@ class Request:
     apply: bool = False
     anyway: bool = False
     """Publish although Cells or a gate failed; the card says so."""
+    partial: bool = False
+    """Publish scores of Runs that stopped before the last question; the card says so."""
 
 
 def publish(request: Request, report: Reporter, show: Callable[[str], None]) -> str | None:
@@ -66,6 +68,8 @@ def publish(request: Request, report: Reporter, show: Callable[[str], None]) -> 
     """
     _check(request)
     subject = read_subject(request.runs, request.variant, request.base_model)
+    if not request.partial:
+        Refused.if_any(stopped(subject))
     faults = blocked(subject)
     if request.apply and not request.anyway:
         Refused.if_any(faults)

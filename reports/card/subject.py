@@ -40,6 +40,19 @@ def read_subject(paths: Sequence[Path], variant: str | None, base_model: str | N
     return Subject(name, views, base_model or _base_model(views[0]), outcomes)
 
 
+def stopped(subject: Subject) -> list[Fault]:
+    """Runs whose questions were not all asked: their scores decide a gate, and are no scores for a card."""
+    found = []
+    for view in subject.runs:
+        asked = [(r.samples, r.asked.of) for r in view.records() if r.cell.variant == subject.variant and r.asked]
+        if any(n < of for n, of in asked):
+            n, of = (sum(counts) for counts in zip(*asked, strict=True))
+            what = f"asked {n:,} of {of:,} questions, and stopped when it was decided"
+            right = "ask the rest with `run SUITE --to-the-end`, or publish with --partial, and the card says so"
+            found.append(Fault(str(view.path), what, right))
+    return found
+
+
 def blocked(subject: Subject) -> list[Fault]:
     """What --apply refuses: Cells that failed, are invalid or were not measured, and a gate that fails or is blocked."""
     faults: list[Fault] = []

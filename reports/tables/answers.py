@@ -44,7 +44,17 @@ def accuracy(comparisons: Iterable[Comparison], faults: Iterable[Fault], baselin
             | {"p": number(c.p_value, ".2g"), "verdict": c.verdict}
         )
         notes += _accuracy_notes(c, whole)
-    if rows:
+    if looked := [c for c in comparisons if c.of is not None]:
+        notes.append(
+            "Asked in one random order of pictures and looked at between: intervals "
+            f"({100 * looked[0].recovery.level:g} %) and p hold at every look, wherever asking stops (docs/accuracy.md)."
+        )
+        notes += [
+            f"{c.candidate}: asking stopped when it was decided, after {c.n:,} of {c.of:,} questions."
+            for c, whole in zip(comparisons, overall(comparisons), strict=True)
+            if c.stopped and whole
+        ]
+    elif rows:
         notes.append(
             "Intervals: 95 %, paired bootstrap by question, and no narrower than the adjusted Wald interval, which holds where "
             "few answers changed. p: McNemar's exact test of lost against gained; where questions share pictures, signs "
@@ -67,7 +77,7 @@ def accuracy(comparisons: Iterable[Comparison], faults: Iterable[Fault], baselin
 def _accuracy_notes(c: Comparison, whole: bool) -> list[str]:
     """What must be known with a row: how much it could have shown, which questions hang together, what are no answers."""
     notes = []
-    if c.verdict == "none shown" and whole and c.detectable is not None:
+    if c.verdict == "none shown" and whole and c.of is None and c.detectable is not None:
         notes.append(
             f"{c.candidate}: no difference shown; {c.n} questions with this many changed answers show "
             f"{percent(c.detectable)} points or more with 80 % power."

@@ -170,7 +170,14 @@ def summary(source: RunData) -> Table:
     if empty:
         notes.append(f"Not measured in this Run: {', '.join(empty)}.")
     if base.comparison is None and any(line.recovery for line in found):
-        notes.append(f"Recovery: the share of {base.name}'s score that is left, with its 95 % interval, over all tasks.")
+        compared = [line.comparison for line in found if line.comparison is not None]
+        level = f"{100 * compared[0].recovery.level:g}" if compared else "95"
+        notes.append(f"Recovery: the share of {base.name}'s score that is left, with its {level} % interval, over all tasks.")
+        notes += [
+            f"{c.candidate}: asking stopped when it was decided, after {c.n:,} of {c.of:,} questions."
+            for c in compared
+            if c.stopped
+        ]
     if any(line.saturated for line in found):
         notes.append(f"Speed: output tokens/s under the load {load_of(source)}, ± half a 95 % t interval.")
         for place in dict.fromkeys(line.saturated_at for line in found if line.saturated):

@@ -7,6 +7,7 @@ import contextlib
 import http.server
 import io
 import json
+import subprocess
 import threading
 
 from PIL import Image
@@ -99,6 +100,9 @@ def colour_of(content) -> str | None:
 class Running:
     def poll(self):
         return None
+
+    def wait(self, timeout):
+        raise subprocess.TimeoutExpired("engine", timeout)
 
 
 def measured(kind: Workload, engine: Engine, spec, point, session: Session | None = None, **more) -> Measurement:

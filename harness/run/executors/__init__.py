@@ -37,8 +37,8 @@ class Work:
     """One piece of work, and what it asks for."""
 
     name: str
-    work: Callable[[Any, Reporter], WorkResult]
-    """Found by its name in whatever process it runs."""
+    work: Callable[..., WorkResult]
+    """Called with the argument and a Reporter. Found by its name in whatever process it runs."""
     argument: Any
     """Plain data."""
     gpus: int = 1

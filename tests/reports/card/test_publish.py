@@ -12,7 +12,7 @@ import yaml
 from harness.checkpoints import locate
 from harness.cli import main
 from harness.record.folder import RunFolder
-from harness.record.records import CellId, Metric
+from harness.record.records import Asked, CellId, Metric
 from harness.util.errors import CellFailed, Fault, Refused
 from harness.util.progress import Reporter
 from reports.card import edit, publish
@@ -280,3 +280,15 @@ def test_invalid_speed_gives_no_ratio(server, run):
         go(run)
     go(run, anyway=True)
     assert "times the baseline" not in card(server) and "it is invalid: cache hits." in card(server)
+
+
+def test_a_run_that_stopped_when_it_was_decided_is_no_score_for_a_card(server, run):
+    for one in list(run.records()):
+        asked = Asked(of=3000, most=1, limit=0.98, decided=True)
+        run.add(one.model_copy(update={"asked": asked}), list(run.samples(one.cell.key)))
+    with pytest.raises(Refused, match=r"asked 40 of 3,000 questions.*--to-the-end.*--partial"):
+        go(run, apply=False)
+    assert not server.commits
+    go(run, partial=True, anyway=True)
+    assert "Asking stopped when it was decided, after 40 of 3000 questions" in card(server)
+    assert "(98 % interval)" in card(server)
