@@ -71,6 +71,11 @@ def seen(picture: Image.Image) -> Image.Image:
     return picture.convert("RGB")
 
 
+def written(text: str) -> bytes:
+    """The file that a `data:` URL or base64 holds; raises ValueError, in words that follow "its picture"."""
+    return _base64(text.partition(",")[2] if text.startswith("data:") else text)
+
+
 def png_url(picture: Image.Image) -> str:
     """A picture as the `data:` URL of a PNG."""
     png = io.BytesIO()

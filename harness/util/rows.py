@@ -1,4 +1,4 @@
-"""Rows of files that people and tools write: JSON lines, JSON, parquet. Whatever reads rows reads them here.
+"""Rows of files that people and tools write: JSON lines, JSON, CSV, TSV, parquet. Whatever reads rows reads them here.
 
 A line ends at a line feed and nowhere else: U+2028, U+2029 and U+0085 may stand raw inside a JSON string, where
 `str.splitlines` would cut it.
@@ -6,6 +6,7 @@ A line ends at a line feed and nowhere else: U+2028, U+2029 and U+0085 may stand
 
 from __future__ import annotations
 
+import csv
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,9 +19,9 @@ ENDINGS = (".jsonl", ".parquet", ".json")
 
 def objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """(number, row) of a file by its ending, numbers from 1: lines of a .jsonl, entries of a .json list, rows of a parquet
-    file. Raises Refused with the row's number for what is none."""
-    rows = parquet(path) if path.suffix == ".parquet" else json_list(path) if path.suffix == ".json" else json_lines(path)
-    for number, row in rows:
+    file, or of a .csv or .tsv below its line of names. Raises Refused with the row's number for what is none."""
+    readers = {".parquet": parquet, ".json": json_list, ".csv": table, ".tsv": table}
+    for number, row in readers.get(path.suffix, json_lines)(path):
         if not isinstance(row, dict):
             raise Refused(Fault(f"{path}:{number}", f"is {_kind(row)}, no JSON object", "one object a row"))
         yield number, row
@@ -45,6 +46,27 @@ def json_list(path: Path) -> Iterator[tuple[int, Any]]:
     if not isinstance(value, list):
         raise Refused(Fault(str(path), f"holds {_kind(value)}", "a list of rows, or one row a line in a .jsonl file"))
     yield from enumerate(value, 1)
+
+
+def table(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """(number from 1, row) of a .csv or .tsv file whose first line names the columns; an empty cell is left out. Raises
+    Refused with the line for what is no such row."""
+    # A cell may hold a whole picture in base64.
+    csv.field_size_limit(2**31 - 1)
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            rows = csv.DictReader(file, delimiter="\t" if path.suffix == ".tsv" else ",", strict=True)
+            for number, row in enumerate(rows, 1):
+                if None in row:
+                    what = f"has {len(rows.fieldnames or ()) + len(row[None])} cells, and the first line names "
+                    raise Refused(Fault(f"{path}:{rows.line_num}", f"{what}{len(rows.fieldnames or ())} columns"))
+                yield number, {name: cell for name, cell in row.items() if cell not in (None, "")}
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise Refused(
+            Fault(str(path), f"is no readable {path.suffix[1:]} file: {error}", "UTF-8, quoted as RFC 4180 says")
+        ) from None
+    except OSError as error:
+        raise Refused(Fault(str(path), f"cannot be read: {error.strerror or error}")) from None
 
 
 def parquet(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:

@@ -32,15 +32,18 @@ NOT_HERE = (
     "its data set is not on this disk: name a copy in accuracy.datasets, "
     "or set HF_HUB_OFFLINE=0 and HF_DATASETS_OFFLINE=0 to fetch it once"
 )
-OTHERS = {"tasks", "include_path", "datasets", "divergence", "order", "stop"}
+OTHERS = {"tasks", "questions", "include_path", "datasets", "divergence", "order", "stop"}
 """Fields of the spec that a Cell's outcome does not hang on, or only through the task's fingerprint."""
 
 
 class AccuracySpec(Strict):
     """Image questions asked through lm-eval."""
 
-    tasks: tuple[str, ...] = Field(min_length=1)
+    tasks: tuple[str, ...] = ()
     """lm-eval task or group names: the ones that ship (demo_vl), lm-eval's own, or those in include_path."""
+    questions: Path | None = None
+    """A file of your own questions, asked beside the tasks: .jsonl, .json, .csv, .tsv or .parquet with id, image, question,
+    answer and, for multiple choice, choices."""
     include_path: Path | None = None
     """A folder with further lm-eval task files."""
     datasets: dict[str, Path] = {}
@@ -73,6 +76,12 @@ class AccuracySpec(Strict):
         return {"order": "shuffled"} | data if isinstance(data, dict) and data.get("stop") else data
 
     @model_validator(mode="after")
+    def _asks_something(self) -> AccuracySpec:
+        if not self.tasks and self.questions is None:
+            raise ValueError("names nothing to ask: `tasks: [demo_vl]`, or `questions: FILE` with your own")
+        return self
+
+    @model_validator(mode="after")
     def _stops_in_order(self) -> AccuracySpec:
         if self.stop and self.order != "shuffled":
             raise ValueError("stop: decided needs order: shuffled: the first questions must speak for all")
@@ -95,10 +104,10 @@ class Accuracy(Workload):
     trained_only = True
 
     def points(self, spec: AccuracySpec) -> list[dict[str, Any]]:
-        return [{"task": task.name} for task in tasks.find(spec.tasks, spec.include_path)]
+        return [{"task": task.name} for task in tasks.asked(spec)]
 
     def identity(self, spec: AccuracySpec, point: dict[str, Any]) -> dict[str, Any]:
-        (task,) = tasks.find([point["task"]], spec.include_path, spec.datasets)
+        (task,) = tasks.asked(spec, [point["task"]])
         return {
             **({"shuffled_with": _together(spec)} if spec.order == "shuffled" else {}),
             "task": task.name,
@@ -109,7 +118,7 @@ class Accuracy(Workload):
         }
 
     def faults(self, spec: AccuracySpec, points: list[dict[str, Any]], settings: EngineSettings) -> list[Fault]:
-        asked = tasks.find([point["task"] for point in points], spec.include_path)
+        asked = tasks.asked(spec, [point["task"] for point in points])
         found = tasks.dataset_faults(asked, spec.datasets)
         missing = [name for name in CLIENT_NEEDS if importlib.util.find_spec(name) is None]
         if missing:
@@ -193,7 +202,7 @@ def measured(
 ) -> Measurement:
     """What one task gave. samples: by the document's place in the task, in the order in which they are kept; guessed: how
     many answers the scorer drew; hits: see `cache_hits`."""
-    (task,) = tasks.find([name], spec.include_path)
+    (task,) = tasks.asked(spec, [name])
     ordered = list(samples.values())
     chance = scores.chance_level(ordered, task.chance, [questions.rows.stored(i) for i in samples])
     measurement = Measurement(scores.metrics(ordered, chance, [True] * guessed), ordered)
@@ -209,7 +218,7 @@ def cache_hits(before: Mapping[str, float], after: Mapping[str, float]) -> dict[
 
 def _together(spec: AccuracySpec) -> dict[str, str]:
     """What shares batches with a task where the order is shuffled: every task's fingerprint, by name."""
-    return {task.name: task.fingerprint() for task in tasks.find(spec.tasks, spec.include_path, spec.datasets)}
+    return {task.name: task.fingerprint() for task in tasks.asked(spec)}
 
 
 def _prepared(cell: Context, name: str) -> asking.Asking | None:

@@ -127,7 +127,7 @@ def quiet() -> None:
 
 def load(name: str, spec: AccuracySpec) -> Questions:
     """The task called `name`; raises whatever its code and its data set raise."""
-    (task,) = tasks.find([name], spec.include_path, spec.datasets)
+    (task,) = tasks.asked(spec, [name])
     # A group's tasks may lie anywhere, so everything is read for one that is loaded through it.
     folder = spec.include_path if task.group else task.file.parent
     questions = _load(task.group, task.key, folder, spec.num_fewshot, task.dataset, task.local, spec.pair_by == "position")

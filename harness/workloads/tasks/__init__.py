@@ -11,12 +11,15 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from harness.util import environments, files
 from harness.util.errors import Fault, Refused, nearest
-from harness.workloads.tasks import local_data
+from harness.workloads.tasks import local_data, own_questions
 from harness.workloads.tasks.index import Leaf, Library, data_files, of_folder, read_task
+
+if TYPE_CHECKING:
+    from harness.workloads.accuracy import AccuracySpec
 
 SHIPPED = Path(__file__).resolve().parent
 DEMO_DATA = ("data.py", "drawing.py", "phrases.py")
@@ -59,6 +62,20 @@ class Task:
             for package in ("numpy", "pillow", "scikit-learn"):
                 total.update(metadata.version(package).encode())
         return total.hexdigest()[:16]
+
+
+def asked(spec: AccuracySpec, names: Iterable[str] | None = None) -> list[Task]:
+    """The tasks that a suite's accuracy section asks, or those of these names; see `find`."""
+    if spec.questions is None:
+        return find(spec.tasks if names is None else names, spec.include_path, spec.datasets)
+    own = own_questions.name_of(spec.questions)
+    wanted = [*spec.tasks, own] if names is None else list(names)
+    found = find([name for name in wanted if name != own], spec.include_path, spec.datasets)
+    if any(task.name == own for task in found) or own in spec.tasks:
+        raise Refused(
+            Fault("accuracy.questions", f"{spec.questions} would be a second task {own}", "give the file another name")
+        )
+    return [*found, *(find([own], own_questions.task_folder(spec.questions)) if own in wanted else ())]
 
 
 def find(names: Iterable[str], include: Path | None = None, datasets: Mapping[str, Path] | None = None) -> list[Task]:
