@@ -101,9 +101,11 @@ def test_csv_tsv_parquet_and_json_are_read_alike(folder):
 
 def test_columns_of_letters_are_choices(folder):
     lines = ["index\timage\tquestion\tA\tB\tC\tanswer", f"7\t{base64.b64encode(png('red')).decode()}\tWhich?\tone\ttwo\t\tB"]
+    lines.append("8\t7\tWhich other?\tone\ttwo\t\tA")
     (folder / "bench.tsv").write_text("\n".join(lines) + "\n")
     samples, server = asked(folder / "bench.tsv", folder, lambda *_: ("B", "stop"))
-    assert samples["7"].score == 1.0
+    assert samples["7"].score == 1.0 and samples["8"].score == 0.0
+    assert samples["7"].image_hash == samples["8"].image_hash != "", "a picture that another row holds"
     assert "A. one\nB. two\nAnswer" in server.bodies[0]["messages"][-1]["content"][-1]["text"]
 
 
