@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from harness import __version__
-from harness.cli import judge, publish, report
+from harness.cli import first, judge, publish, report
 from harness.util.errors import CellFailed, Damaged, Fault, Refused, condensed
 from harness.util.printable import complain
 
@@ -124,9 +124,7 @@ def _parser() -> argparse.ArgumentParser:
 
     judge.add(verbs)
     publish.add(verbs)
-
-    schema = verbs.add_parser("schema", help="the suite's JSON Schema, for editors")
-    schema.set_defaults(do=_schema)
+    first.add(verbs)
     return parser
 
 
@@ -305,11 +303,4 @@ def _shape(args: argparse.Namespace) -> int:
 
     environments.prepare_imports()
     print(shape.make(args.name, args.output))
-    return 0
-
-
-def _schema(_: argparse.Namespace) -> int:
-    from harness.suite.schema import Suite
-
-    print(json.dumps(Suite.model_json_schema(), indent=1))
     return 0
