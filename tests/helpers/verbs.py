@@ -17,5 +17,6 @@ VERBS = (
     "publish",
     "tune",
     "shape",
+    "init",
     "schema",
 )
