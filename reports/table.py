@@ -12,9 +12,9 @@ from harness.util.printable import printable
 if TYPE_CHECKING:
     # The command line asks for the names of the forms before it knows whether a table will be shown.
     import pandas as pd
-    from rich.table import Table as RichTable
 
     from harness.compare.stats import Interval
+    from reports.terminal import Shown
 
 NOT_MEASURED = "N/A"
 RANDOM = "Random weights: size, memory, speed and energy only."
@@ -68,22 +68,11 @@ class Table:
             columns += [[_value(cell, ending, ending == endings[0]) for cell in cells] for ending in endings]
         return titles, [list(row) for row in zip(*columns, strict=True)]
 
-    def rich(self) -> RichTable:
+    def rich(self) -> Shown:
         """For the terminal; numbers to the right."""
-        from rich.table import Table as RichTable
-        from rich.text import Text
+        from reports.terminal import Shown
 
-        table = RichTable(
-            title=Text(printable(self.title)),
-            title_justify="left",
-            caption=Text(printable("\n".join(self.notes))) if self.notes else None,
-            caption_justify="left",
-        )
-        for index, column in enumerate(self.columns):
-            table.add_column(Text(column), justify="left" if index < 2 else "right", overflow="fold")
-        for row in self.rows:
-            table.add_row(*(Text(cell) for cell in row))
-        return table
+        return Shown(printable(self.title), self.columns, self.rows, [printable(note) for note in self.notes])
 
     @property
     def slug(self) -> str:
