@@ -175,10 +175,17 @@ def _suite_and_folder(args: argparse.Namespace):  # type: ignore[no-untyped-def]
 
     named = {"executor": args.executor, "cluster.address": args.address}
     overrides = [*args.overrides, *(f"{key}={json.dumps(value)}" for key, value in named.items() if value is not None)]
+    order = ["workloads.accuracy.order=shuffled", "workloads.accuracy.divergence=0"]
     if getattr(args, "until_decided", False):
-        overrides += ["workloads.accuracy.stop=decided", "workloads.accuracy.divergence=0"]
-    if getattr(args, "to_the_end", False):
-        overrides += ["workloads.accuracy.stop=null", "workloads.accuracy.order=shuffled", "workloads.accuracy.divergence=0"]
+        order.append("workloads.accuracy.stop=decided")
+    elif getattr(args, "to_the_end", False):
+        order.append("workloads.accuracy.stop=null")
+    else:
+        order = []
+    asked = dict(load_suite(args.suite, overrides).workloads.asked()) if order else {}
+    if getattr(asked.get("accuracy"), "divergence", None):
+        complain("accuracy.divergence is left out: it needs the baseline's answers task by task")
+    overrides += order
     suite = load_suite(args.suite, overrides)
     return suite, RunFolder(args.output or Path("results") / suite.name)
 

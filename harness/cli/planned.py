@@ -8,8 +8,9 @@ import pandas as pd
 from rich.console import Console
 
 from harness.plan.schedule import chains
+from harness.plan.stopping import looks
 from harness.record.folder import RunFolder
-from harness.run.measure import is_done, looks
+from harness.run.measure import is_done
 from harness.run.until_decided import beside
 from harness.util import files
 from reports.table import Table, gib
@@ -62,7 +63,7 @@ def tables(plan: Plan, folder: RunFolder, where: Executor) -> list[Table]:
         + (f"Measuring: about {estimate:.0f} s" if estimate else "Measuring: no estimate yet")
         + (f", and {unknown} Cells of which none was measured before." if unknown else ".")
     )
-    if plan.suite.shuffled("accuracy"):
+    if plan.suite.in_one_order:
         notes.append(_turns(plan))
     return [Table(f"Plan of {plan.suite.name}", pd.DataFrame(variants), notes)]
 

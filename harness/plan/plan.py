@@ -148,6 +148,10 @@ def make_plan(suite: Suite, checkpoints: Path, only: str | None = None) -> Plan:
         kept = [c for c in every if fnmatch.fnmatch(c.label, only) or fnmatch.fnmatch(c.label, f"*{only}*")]
         if not kept and not faults:
             faults.append(Fault(f"--only {only}", "matches no Cell" + nearest(only, [c.label for c in every])))
+        together = [c.label for c in every if c.workload in suite.in_one_order]
+        if 0 < len(set(together) & {c.label for c in kept}) < len(together):
+            what = "parts Cells that are asked in one shuffled order, all tasks and arms together"
+            faults.append(Fault(f"--only {only}", what, "keep all of accuracy or none of it"))
         cells = kept
     plan = Plan(suite, source, variants, cells, every, list(dict.fromkeys(faults)))
     plan.faults += (
@@ -181,7 +185,7 @@ def _points(suite: Suite) -> tuple[dict[str, list[dict[str, Any]]], list[Fault]]
 
 def _order_faults(suite: Suite) -> list[Fault]:
     """What cannot be asked in one shuffled order."""
-    if not suite.shuffled("accuracy"):
+    if not suite.in_one_order:
         return []
     right = "leave out accuracy.order and accuracy.stop"
     found = [

@@ -80,9 +80,9 @@ def chains(plan: Plan, missing: Iterable[PlannedCell], folder: Path, apart: bool
     cells = list(missing)
     if not cells:
         return []
-    if together := [c for c in cells if plan.suite.shuffled(c.workload)]:
+    if together := [c for c in cells if c.workload in plan.suite.in_one_order]:
         # Every arm of it, done or not: how far one is asked hangs on the others.
-        mine = [c for c in plan.cells if plan.suite.shuffled(c.workload) and c.identity is not None and not c.taken]
+        mine = [c for c in plan.cells if c.workload in plan.suite.in_one_order and c.identity is not None and not c.taken]
         rest = [c for c in cells if c not in together]
         first = _chain(plan, ANSWERS, folder, mine, mine, 0)
         later = chains(plan, rest, folder, apart)

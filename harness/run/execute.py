@@ -185,7 +185,7 @@ def _placing_faults(plan: Plan, folder: RunFolder, checkpoints: Path, where: Exe
         for name in plan.suite.variants
         if where.slots > 1 and plan.suite.engine_of(name).port
     ]
-    if plan.suite.shuffled("accuracy") and not where.here:
+    if plan.suite.in_one_order and not where.here:
         what = "needs one device on this machine: all arms are asked by one process in turn"
         found.append(Fault("accuracy.order", what, "leave out order and stop, or make one card visible (CUDA_VISIBLE_DEVICES)"))
     if store_of(plan.suite):

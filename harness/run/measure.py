@@ -6,13 +6,14 @@ import contextlib
 import datetime
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 from harness.checkpoints.locate import content_hash
 from harness.engine import server
 from harness.engine.session import Session
-from harness.plan import card_memory
+from harness.plan import card_memory, stopping
 from harness.plan.plan import PlannedCell, cell_identity
 from harness.plan.schedule import Chain, Group
 from harness.record.folder import RunFolder
@@ -20,13 +21,11 @@ from harness.record.records import Provenance, Record
 from harness.run import remote
 from harness.run.claims import Claims
 from harness.run.executors import WorkResult
-from harness.suite.gate_policy import Policy
 from harness.suite.schema import Suite
 from harness.util import environments
 from harness.util.errors import CellFailed
 from harness.util.progress import Reporter
 from harness.workloads import Context, Measurement, Workload, kind_of
-from harness.workloads.accuracy import Accuracy
 
 Each = Callable[[Chain, Group, RunFolder, Session, Reporter], WorkResult]
 """Measures one group."""
@@ -102,21 +101,7 @@ def is_done(folder: RunFolder, key: str, suite: Suite | None = None) -> bool:
     record = folder.record(key)
     if record is None or record.status != "done":
         return False
-    return suite is None or record.whole or stopped_as_asked(record, suite)
-
-
-def stopped_as_asked(record: Record, suite: Suite) -> bool:
-    """Whether a Record's questions ended where the suite's own stop would have ended them."""
-    asked, stop = record.asked, looks(suite)
-    return asked is not None and asked.decided and stop == (asked.limit, asked.candidates)
-
-
-def looks(suite: Suite) -> tuple[float, int] | None:
-    """Where accuracy stops when it is decided: the recovery that must be kept, and how many candidates share the error."""
-    if getattr(Accuracy.spec_of(suite.workloads), "stop", None) is None:
-        return None
-    again = {name for name, v in suite.variants.items() if v.repeat and not (v.recipe or v.checkpoint)}
-    return (suite.gate or Policy()).accuracy.min_recovery, max(1, len(suite.variants.keys() - again - {suite.baseline}))
+    return suite is None or stopping.enough(record, suite)
 
 
 def strange(suite: Suite, group: Group) -> str | None:
@@ -137,28 +122,44 @@ def strange(suite: Suite, group: Group) -> str | None:
     return None
 
 
+def unfit(suite: Suite, group: Group) -> str | None:
+    """Why no engine can be started here for a group as it was planned, or None."""
+    held = card_memory.free_faults(suite.engine_of(group.variant.name))
+    return strange(suite, group) or (str(held[0]) if held else None)
+
+
+def log_of(folder: RunFolder, group: Group) -> Path:
+    """Where a group's engine logs."""
+    return folder.logs / f"{group.number}-{group.variant.name}.log"
+
+
+@contextlib.contextmanager
+def serving(suite: Suite, group: Group, folder: RunFolder, session: Session, report: Reporter) -> Iterator[server.Engine]:
+    """A group's engine, its start told to people."""
+    variant = group.variant
+    report.stage(f"starting vLLM on {variant.name}")
+    with session.serving(
+        variant.path,
+        suite.engine_of(variant.name),
+        log_of(folder, group),
+        f"{variant.name}-{(variant.content or '')[:8]}",
+        lambda stage: report.stage(f"starting vLLM on {variant.name}: {stage}"),
+    ) as running:
+        report.line(f"vLLM serves {variant.name} after {running.facts.start_s:.1f} s, imports included")
+        yield running
+
+
 def measure_group(chain: Chain, group: Group, folder: RunFolder, session: Session, report: Reporter) -> WorkResult:
     """Start one engine and measure a group's Cells with it."""
     suite, variant = chain.suite, group.variant
-    log = folder.logs / f"{group.number}-{variant.name}.log"
+    log = log_of(folder, group)
     settings = suite.engine_of(variant.name)
-    reason = strange(suite, group)
-    if reason is None and (held := card_memory.free_faults(settings)):
-        reason = str(held[0])
-    if reason is not None:
+    if (reason := unfit(suite, group)) is not None:
         report.line(f"FAILED {variant.name}: {reason}")
         return WorkResult([f"{cell.label}: the engine was not started: {reason}" for cell in group.cells])
     failures, later = [], []
-    report.stage(f"starting vLLM on {variant.name}")
     try:
-        with session.serving(
-            variant.path,
-            settings,
-            log,
-            f"{variant.name}-{(variant.content or '')[:8]}",
-            lambda stage: report.stage(f"starting vLLM on {variant.name}: {stage}"),
-        ) as running:
-            report.line(f"vLLM serves {variant.name} after {running.facts.start_s:.1f} s, imports included")
+        with serving(suite, group, folder, session, report) as running:
             after = next((g for g in chain.groups if g.number > group.number), None)
             for cell in group.cells:
                 if not kind_of(cell.workload).lets_others_work:

@@ -18,7 +18,7 @@ from harness.compare import gate
 from harness.compare.runs import compare_run
 from harness.engine import device, server
 from harness.engine.session import Session
-from harness.plan import card_memory
+from harness.plan import stopping
 from harness.plan.plan import PlannedCell
 from harness.plan.schedule import Chain, Group
 from harness.record.folder import RunFolder
@@ -52,6 +52,7 @@ def measure_answers(chain: Chain, report: Reporter, session: Session | None = No
         folder = RunFolder(chain.folder)
         if all(measure.is_done(folder, key, chain.suite) for key in keys):
             return WorkResult()  # another run was quicker
+        report.stage("putting all questions in one order")
         with _Arms(chain, folder, session, report) as arms:
             return WorkResult(arms.ask())
 
@@ -86,9 +87,11 @@ class _Arms:
         names = [cell.point["task"] for cell in chain.groups[0].cells]
         self.order = Shuffled(names, Accuracy.spec_of(chain.suite.workloads))
         self.groups = {group.variant.name: group for group in chain.groups}
-        self.answers = {name: self._kept(group) for name, group in self.groups.items()}
-        self.asked = {name: self._units(name) for name in self.groups}
-        self.looks = measure.looks(chain.suite)
+        self.answers: dict[str, dict[str, Answers]] = {}
+        """What each variant has answered, by task."""
+        self.units: dict[str, int] = {}
+        """How many units each variant has answered, in their order."""
+        self.looks = stopping.looks(chain.suite)
         self.beside = beside(chain.suite, {name: group.variant.path for name, group in self.groups.items()})
         self._engines: dict[str, server.Engine] = {}
         self._stack = contextlib.ExitStack()
@@ -99,33 +102,38 @@ class _Arms:
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
-    def _kept(self, group: Group) -> dict[str, Answers]:
-        found = {}
-        for cell in group.cells:
-            task, record = cell.point["task"], self.folder.record(cell.id.key)
-            if record is None or record.status != "done":
-                found[task] = Answers()
-                continue
-            guessed = record.metrics["guessed"]
-            drawn = round((guessed.value or 0) * (guessed.n or 0))
-            found[task] = self.order.known(task, self.folder.samples(cell.id.key), drawn)
-        return found
+    def _take_up(self) -> None:
+        """What Records of an earlier run hold: whole blocks of it are kept. They say from now on what is to be decided: another
+        limit may be, or a share among more candidates."""
+        for name, group in self.groups.items():
+            kept = {cell.point["task"]: self._kept(cell) for cell in group.cells}
+            units = self.units[name] = self.order.units_of({task: set(found.samples) for task, found in kept.items()})
+            self.answers[name] = {task: self.order.first(units, task, found) for task, found in kept.items()}
+            for cell in group.cells if units else ():
+                task, record = cell.point["task"], self.folder.record(cell.id.key)
+                if record is not None and len(self.answers[name][task].samples) < len(kept[task].samples):
+                    # A kill between the Records of a block: what some of them hold of it is asked again.
+                    found = self.order.measured(task, self.answers[name][task])
+                    cut = record.model_copy(update={"metrics": dict(found.metrics), "facts": found.facts})
+                    self.folder.add(cut, found.samples)
+            if self.looks is not None:
+                self._note(name, {"limit": self.looks[0], "candidates": self.looks[1], "decided": False})
 
-    def _units(self, name: str) -> int:
-        return self.order.units_of({task: set(found.samples) for task, found in self.answers[name].items()})
+    def _kept(self, cell: PlannedCell) -> Answers:
+        record = self.folder.record(cell.id.key)
+        if record is None or record.status != "done":
+            return Answers()
+        return self.order.known(cell.point["task"], self.folder.samples(cell.id.key), record.facts)
 
     def ask(self) -> list[str]:
         """Ask until all is decided or nothing is left; returns a line for each thing that failed."""
         for group in self.groups.values():
-            reason = measure.strange(self.suite, group)
-            if reason is None and (held := card_memory.free_faults(self.suite.engine_of(group.variant.name))):
-                reason = str(held[0])
-            if reason is not None:
+            if (reason := measure.unfit(self.suite, group)) is not None:
                 return [f"{group.variant.name}: the engine was not started: {reason}"]
         self._take_up()
         number, active = 0, self._active()
         for upto in self._looks():
-            behind = [name for name in active if self.asked[name] < upto]
+            behind = [name for name in active if self.units[name] < upto]
             if not behind:
                 continue
             turn = behind if number % 2 == 0 else behind[::-1]
@@ -159,35 +167,29 @@ class _Arms:
 
     def _active(self) -> list[str]:
         """The variants that are asked on: none where every candidate is decided. Marks Records that are."""
-        if self.looks is None or not all(self.asked.values()):
+        if self.looks is None or not all(self.units.values()):
             return list(self.groups)
         compared, faults = compare_run(self.folder, self.suite.baseline)
         if faults:
             raise CellFailed(f"the arms do not compare: {faults[0]}")
-        policy = (self.suite.gate or Policy()).accuracy
-        found = gate.settled(compared, policy)
-        decided = {name for name, word in found.items() if word in ("pass", "fail")}
+        found = gate.settled(compared, (self.suite.gate or Policy()).accuracy)
         wholes = {c.candidate: c for c in compared}  # the last row of a candidate is its total
         for name, word in found.items():
             held = wholes[name].recovery
             told = f"recovery {100 * held.value:.1f} % ({100 * held.low:.1f} to {100 * held.high:.1f})"
             self.report.line(f"{name}: after {wholes[name].n:,} of {wholes[name].of:,} questions {word}, {told}")
-        undecided = [name for name in found if name not in decided]
-        for name in decided if undecided else self.groups:
-            self._mark(name)
-        # The baseline, and the baseline once more, are asked as long as somebody is.
-        return [name for name in self.groups if name not in decided] if undecided else []
+        decided = {name for name, word in found.items() if word in ("pass", "fail")}
+        if found and decided == found.keys():
+            # The baseline, and the baseline once more, are asked as long as somebody is.
+            decided, active = set(self.groups), []
+        else:
+            active = [name for name in self.groups if name not in decided]
+        for name in decided:
+            self._note(name, {"decided": True})
+        return active
 
-    def _take_up(self) -> None:
-        """Have Records of an earlier run say what is to be decided now: another limit, or a share among more candidates."""
-        for name in self.groups if self.looks is not None else ():
-            limit, candidates = self.looks or (0.0, 0)
-            self._write(name, {"limit": limit, "candidates": candidates, "decided": False})
-
-    def _mark(self, name: str) -> None:
-        self._write(name, {"decided": True})
-
-    def _write(self, name: str, about: dict[str, Any]) -> None:
+    def _note(self, name: str, about: dict[str, Any]) -> None:
+        """Have a variant's Records say something else of how they were asked."""
         for cell in self.groups[name].cells:
             record = self.folder.record(cell.id.key)
             if record is not None and record.asked is not None:
@@ -205,15 +207,17 @@ class _Arms:
         try:
             self.order.ask(
                 running,
-                self.asked[name],
+                self.units[name],
                 upto,
                 self.answers[name],
                 lambda done, total, what: self.report.update(done, total, f"{name}: {what}"),
             )
         except CellFailed as error:
-            alive = running.alive(measure.DYING_S)
-            raise error if alive else CellFailed(f"the engine died (log: {self._log(group)}): {error}") from None
-        self.asked[name] = upto
+            if running.alive(measure.DYING_S):
+                raise
+            log = measure.log_of(self.folder, group)
+            raise CellFailed(f"the engine died (log: {log}): {error}") from None
+        self.units[name] = upto
         new = {task: len(found.samples) - before[task] for task, found in self.answers[name].items()}
         seconds = time.monotonic() - began
         for cell in group.cells:
@@ -244,20 +248,6 @@ class _Arms:
         if not self.beside:
             self._engines.clear()
             self._stack.close()
-        group = self.groups[name]
-        self.report.stage(f"starting vLLM on {name}")
-        running = self._stack.enter_context(
-            self.session.serving(
-                group.variant.path,
-                self.suite.engine_of(name),
-                self._log(group),
-                f"{name}-{(group.variant.content or '')[:8]}",
-                lambda stage: self.report.stage(f"starting vLLM on {name}: {stage}"),
-            )
-        )
-        self.report.line(f"vLLM serves {name} after {running.facts.start_s:.1f} s, imports included")
-        self._engines[name] = running
-        return running
-
-    def _log(self, group: Group) -> Path:
-        return self.folder.logs / f"{group.number}-{group.variant.name}.log"
+        serving = measure.serving(self.suite, self.groups[name], self.folder, self.session, self.report)
+        self._engines[name] = self._stack.enter_context(serving)
+        return self._engines[name]

@@ -164,9 +164,10 @@ class Suite(Strict):
         own = self.variants[variant].engine
         return EngineSettings.model_validate(self.engine.model_dump() | own) if own else self.engine
 
-    def shuffled(self, workload: str) -> bool:
-        """Whether a workload's questions are asked in one shuffled order over its tasks, see accuracy.order."""
-        return getattr(dict(self.workloads.asked()).get(workload), "order", None) == "shuffled"
+    @property
+    def in_one_order(self) -> list[str]:
+        """The workloads whose questions are asked in one shuffled order over their tasks, see accuracy.order."""
+        return [name for name, spec in self.workloads.asked() if getattr(spec, "order", None) == "shuffled"]
 
     def compared_with(self, variant: str) -> str:
         """The variant that this one is compared with: the baseline, under the same settings."""

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import io
+import re
 import warnings
 from pathlib import Path
 from typing import Any
@@ -71,11 +73,6 @@ def seen(picture: Image.Image) -> Image.Image:
     return picture.convert("RGB")
 
 
-def written(text: str) -> bytes:
-    """The file that a `data:` URL or base64 holds; raises ValueError, in words that follow "its picture"."""
-    return _base64(text.partition(",")[2] if text.startswith("data:") else text)
-
-
 def png_url(picture: Image.Image) -> str:
     """A picture as the `data:` URL of a PNG."""
     png = io.BytesIO()
@@ -88,30 +85,39 @@ def _open(value: Any, folder: Path | None) -> Image.Image:
         value = value.get("bytes") or value.get("path")
     if isinstance(value, Image.Image):
         return value
+    held = stored(value, folder)
+    try:
+        return _decoded(held if isinstance(held, bytes) else held.read_bytes())
+    except OSError as error:
+        raise ValueError(f"cannot be read: {_line(error)}") from None
+
+
+def stored(value: Any, folder: Path | None = None) -> bytes | Path:
+    """Where a picture that is not opened yet lies: its file, or the bytes of one. value, folder: as for `opened`. Raises
+    ValueError with the reason, in words that follow "its picture"."""
+    if isinstance(value, dict):
+        value = value.get("bytes") or value.get("path")
     if value is None or (isinstance(value, bytes | str) and not value):
         raise ValueError("is empty")
     if isinstance(value, bytes):
-        return _decoded(value)
-    if isinstance(value, str | Path):
-        text = str(value)
-        if text.startswith("data:"):
-            return _decoded(_base64(text.partition(",")[2]))
-        path = (folder or Path()) / text
-        data = None
-        try:
-            data = path.read_bytes() if path.is_file() else None
-        except (OSError, ValueError) as error:
-            if not _long(text):
-                raise ValueError(f"cannot be read: {_line(error)}") from None
-        if data is not None or _long(text):
-            return _decoded(_base64(text) if data is None else data)
-        raise ValueError(f"is the path {text[:200]}, where no file is")
-    raise ValueError(f"is {type(value).__name__}, no picture")
+        return value
+    if not isinstance(value, str | Path):
+        raise ValueError(f"is {type(value).__name__}, no picture")
+    text = str(value)
+    if text.startswith("data:"):
+        return _base64(text.partition(",")[2])
+    path = (folder or Path()) / text
+    with contextlib.suppress(OSError, ValueError):  # base64 is longer than a name may be
+        if path.is_file():
+            return path
+    if _coded(text):
+        return _base64(text)
+    raise ValueError(f"is the path {text[:200]}, where no file is")
 
 
-def _long(text: str) -> bool:
-    """Whether a text is too long for a path, or shaped like base64 of a picture."""
-    return len(text) > 255
+def _coded(text: str) -> bool:
+    """Whether a text is too long for a path, or is all of base64's letters and longer than most names."""
+    return len(text) > 255 or (len(text) > 64 and re.fullmatch(r"[A-Za-z0-9+/]+=*", text) is not None)
 
 
 def _base64(text: str) -> bytes:

@@ -104,10 +104,10 @@ class Accuracy(Workload):
     trained_only = True
 
     def points(self, spec: AccuracySpec) -> list[dict[str, Any]]:
-        return [{"task": task.name} for task in tasks.asked(spec)]
+        return [{"task": task.name} for task in tasks.of_spec(spec)]
 
     def identity(self, spec: AccuracySpec, point: dict[str, Any]) -> dict[str, Any]:
-        (task,) = tasks.asked(spec, [point["task"]])
+        (task,) = tasks.of_spec(spec, [point["task"]])
         return {
             **({"shuffled_with": _together(spec)} if spec.order == "shuffled" else {}),
             "task": task.name,
@@ -118,7 +118,7 @@ class Accuracy(Workload):
         }
 
     def faults(self, spec: AccuracySpec, points: list[dict[str, Any]], settings: EngineSettings) -> list[Fault]:
-        asked = tasks.asked(spec, [point["task"] for point in points])
+        asked = tasks.of_spec(spec, [point["task"] for point in points])
         found = tasks.dataset_faults(asked, spec.datasets)
         missing = [name for name in CLIENT_NEEDS if importlib.util.find_spec(name) is None]
         if missing:
@@ -202,7 +202,7 @@ def measured(
 ) -> Measurement:
     """What one task gave. samples: by the document's place in the task, in the order in which they are kept; guessed: how
     many answers the scorer drew; hits: see `cache_hits`."""
-    (task,) = tasks.asked(spec, [name])
+    (task,) = tasks.of_spec(spec, [name])
     ordered = list(samples.values())
     chance = scores.chance_level(ordered, task.chance, [questions.rows.stored(i) for i in samples])
     measurement = Measurement(scores.metrics(ordered, chance, [True] * guessed), ordered)
@@ -218,7 +218,7 @@ def cache_hits(before: Mapping[str, float], after: Mapping[str, float]) -> dict[
 
 def _together(spec: AccuracySpec) -> dict[str, str]:
     """What shares batches with a task where the order is shuffled: every task's fingerprint, by name."""
-    return {task.name: task.fingerprint() for task in tasks.asked(spec)}
+    return {task.name: task.fingerprint() for task in tasks.of_spec(spec)}
 
 
 def _prepared(cell: Context, name: str) -> asking.Asking | None:

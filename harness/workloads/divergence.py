@@ -63,7 +63,7 @@ class Divergence(Workload):
 
     def measure(self, cell: Context) -> Measurement:
         spec = cell.spec
-        names = [task.name for task in tasks.asked(spec)]
+        names = [task.name for task in tasks.of_spec(spec)]
         lacking = [name for name in names if name not in cell.reference]
         if lacking:
             raise CellFailed(f"the baseline has no answers to {', '.join(lacking)} yet: measure its accuracy first")

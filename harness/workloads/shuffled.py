@@ -6,28 +6,26 @@ The tasks of a block share the engine's batches, each with its part of the concu
 from __future__ import annotations
 
 import math
-import os
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import Any
 
-import PIL
 from pydantic import TypeAdapter
 
 from harness.engine.server import Engine
 from harness.record.order import place
 from harness.record.samples import Sample
-from harness.util import files
-from harness.util.cached import Kept
 from harness.util.errors import CellFailed
 from harness.workloads.accuracy import AccuracySpec, cache_hits, measured, pixels_hash, samples_of
 from harness.workloads.base import Measurement, Progress
 from harness.workloads.lm_eval import asking
 from harness.workloads.lm_eval.questions import Questions, load
 
-HASHES: TypeAdapter[list[str]] = TypeAdapter(list[str])
+HASHES: TypeAdapter[list[list[str] | str]] = TypeAdapter(list[list[str] | str])
+GUESSED = "guessed"
+"""Fact of a Record: the documents whose answers the scorer drew at random."""
 TICK_S = 0.1
 """Seconds between two looks at what is being asked."""
 
@@ -38,8 +36,8 @@ class Answers:
 
     samples: dict[int, Sample] = field(default_factory=dict)
     """By the document's place in the task, in the order in which they were asked."""
-    guessed: int = 0
-    """How many of them the scorer drew at random."""
+    guessed: set[int] = field(default_factory=set)
+    """Places of answers that the scorer drew at random."""
     hits: Counter[str] = field(default_factory=Counter)
     """What caches answered."""
 
@@ -57,8 +55,10 @@ class Shuffled:
         for name, questions in self.tasks.items():
             ids = questions.ids(spec.limit)
             self.counts[name] = len(ids)
-            for index, (doc_id, shown) in enumerate(zip(ids, _hashes(questions, len(ids)), strict=True)):
-                units[place(name, doc_id, shown)].append((name, index))
+            hashes = questions.each(len(ids), "picture hashes", HASHES, lambda shown: [pixels_hash(shown)])
+            for index, (doc_id, shown) in enumerate(zip(ids, hashes, strict=True)):
+                # One that cannot be read is not asked; its sample has no hash.
+                units[place(name, doc_id, shown[0] if isinstance(shown, list) else "")].append((name, index))
         self.units = [units[where] for where in sorted(units)]
         self.most = max(map(len, self.units), default=1)
 
@@ -113,40 +113,26 @@ class Shuffled:
                     one.drop()
         for name, samples in found.items():
             into[name].samples.update(samples)
-            into[name].guessed += sum(drawn for _, drawn in rows[name])
+            into[name].guessed.update(i for i, (_, drawn) in zip(asked[name], rows[name], strict=True) if drawn)
             into[name].hits.update(hits)
 
     def measured(self, name: str, answers: Answers) -> Measurement:
         """The figures of one task so far."""
-        return measured(name, self.spec, self.tasks[name], answers.samples, answers.guessed, answers.hits)
+        found = measured(name, self.spec, self.tasks[name], answers.samples, len(answers.guessed), answers.hits)
+        if answers.guessed:
+            found.facts[GUESSED] = sorted(self._id(name, i) for i in answers.guessed)
+        return found
 
-    def known(self, name: str, samples: Iterable[Sample], guessed: int) -> Answers:
-        """Answers that were kept before, of which the scorer drew so many."""
+    def known(self, name: str, samples: Iterable[Sample], facts: Mapping[str, Any]) -> Answers:
+        """Answers that were kept before. facts: those of their Record, see `measured`."""
         places = {self._id(name, i): i for i in range(self.counts[name])}
-        return Answers({places[s.doc_id]: s for s in samples}, guessed)
+        return Answers({places[s.doc_id]: s for s in samples}, {places[i] for i in facts.get(GUESSED, ())})
+
+    def first(self, units: int, name: str, answers: Answers) -> Answers:
+        """Those of a task's answers that belong to the first so many units, in their order."""
+        places = [index for unit in self.units[:units] for task, index in unit if task == name]
+        return Answers({i: answers.samples[i] for i in places}, answers.guessed & set(places), answers.hits)
 
     def _id(self, name: str, index: int) -> str:
         questions = self.tasks[name]
         return questions.document_id(questions.rows.stored(index), index)
-
-
-def _hashes(questions: Questions, count: int) -> list[str]:
-    """What each document's pictures hash to (Sample.image_hash); empty without any, or where one cannot be decoded.
-
-    Of data on this disk they are kept for as long as they stay what they are.
-    """
-    state = files.digest([PIL.__version__, questions.fingerprint, count])
-    kept = Kept(f"picture hashes of {questions.task.task_name}", state, HASHES) if questions.fingerprint else None
-    known = kept.find() if kept else None
-    if known is not None:
-        return known
-
-    def look(index: int) -> str:
-        try:
-            return pixels_hash(questions.pictures(questions.rows[index]))
-        except ValueError:
-            return ""
-
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        found = list(pool.map(look, range(count)))
-    return kept.keep(found) if kept else found

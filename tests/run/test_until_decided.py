@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -66,7 +67,7 @@ def lab(tmp_path, monkeypatch):
         about = json.loads((tmp_path / name / "generation_config.json").read_text())
         (tmp_path / name / "generation_config.json").write_text(json.dumps(about | {"_from": name}))
     (tmp_path / "suite.yaml").write_text(SUITE)
-    state = SimpleNamespace(started=[], down=set(), report=Lines())
+    state = SimpleNamespace(started=[], down=set(), report=Lines(), arm=lambda name: name.rpartition("-")[0])
     state.servers = {
         "bf16": Server(lambda *_: ("red", "stop")),
         "good": Server(lambda *_: 500 if "good" in state.down else ("red", "stop")),
@@ -75,7 +76,7 @@ def lab(tmp_path, monkeypatch):
 
     @contextlib.contextmanager
     def serving(session, checkpoint, settings, log, name, progress=None):
-        arm = name.rpartition("-")[0]
+        arm = state.arm(name)
         state.started.append(arm)
         yield engine_of(state.servers[arm], tmp_path)
         state.started.append(f"end of {arm}")
@@ -146,6 +147,41 @@ def test_another_limit_or_another_candidate_asks_on(lab):
     assert lab.run("gate.accuracy.min_recovery=0.85") == [] and lab.started == []
 
 
+def test_without_a_candidate_nothing_is_ever_decided(lab):
+    suite = (
+        Path("suite.yaml")
+        .read_text()
+        .replace("  good: {checkpoint: good}\n  bad: {checkpoint: bad}\n", "  again: {repeat: 1}\n")
+    )
+    Path("suite.yaml").write_text(suite)
+    lab.servers["again"] = lab.servers["bf16"]
+    lab.arm = lambda name: "again" if "again" in name else name.rpartition("-")[0]
+    assert lab.run() == []
+    assert of(lab, "bf16") == of(lab, "again") == 2 * COUNT
+
+
+def test_a_kill_between_the_records_of_a_block_costs_that_block_alone(lab, tmp_path):
+    lab.run()
+    run, before = RunFolder(tmp_path / "r"), lab.records()
+    lost = before["good", "two"]
+    kept = list(run.samples(lost.cell.key))[:3]
+    run.add(lost.model_copy(update={"asked": lost.asked.model_copy(update={"decided": False})}), kept)
+    asked = lab.asked()
+    assert lab.run() == []
+    assert {name: r.samples for name, r in lab.records().items()} == {name: r.samples for name, r in before.items()}
+    again = lab.asked()
+    assert asked["good"] < again["good"] < 2 * asked["good"] and again["bf16"] == asked["bf16"]
+    for record in lab.records().values():
+        assert len({s.doc_id for s in run.samples(record.cell.key)}) == record.samples
+        assert record.metrics["score"].n == record.samples
+
+
+@pytest.mark.parametrize("only", ["good", "one", "bf16/accuracy/two"])
+def test_cells_that_are_asked_together_are_not_parted(lab, only):
+    with pytest.raises(Refused, match="parts Cells that are asked in one shuffled order"):
+        lab.run(only=only)
+
+
 def test_engines_that_fill_a_card_take_turns_in_larger_blocks(lab, monkeypatch):
     monkeypatch.setattr("harness.run.until_decided.beside", lambda *_: False)
     assert lab.run("workloads.accuracy.concurrency=1") == []
@@ -178,6 +214,10 @@ def test_plan_says_how_the_arms_are_asked(lab, capsys):
     assert "in one shuffled order, block by block, until each candidate is decided; their engines stay up side by side" in told
     assert main.main(["plan", "suite.yaml", "--to-the-end"]) == 0
     assert "block by block, to the last question" in " ".join(capsys.readouterr().out.split())
+    capsys.readouterr()
+    divergence = ["--set", "workloads.accuracy.stop=null", "--set", "workloads.accuracy.divergence=9"]
+    assert main.main(["plan", "suite.yaml", "--until-decided", *divergence]) == 0
+    assert "accuracy.divergence is left out" in capsys.readouterr().err
     assert main.main(["plan", "suite.yaml", "--set", "workloads.accuracy.order=tasks"]) == 2
     assert "needs order: shuffled" in capsys.readouterr().err
 

@@ -18,7 +18,7 @@ from harness.suite.schema import load_suite
 from harness.util.errors import Refused
 from harness.workloads import tasks
 from harness.workloads.accuracy import Accuracy, AccuracySpec
-from harness.workloads.tasks.own_questions import alike, letter_in
+from harness.workloads.tasks.own_answers import alike, letter_in
 from tests.helpers.chat_server import Server, engine_of, measured
 from tests.helpers.records import ROOT
 
@@ -123,6 +123,20 @@ def test_the_key_knows_content_and_pictures_and_not_the_place(folder):
     assert key(there / "mine.jsonl") != before
 
 
+def test_a_picture_that_goes_is_told_and_the_file_is_read_once(folder, monkeypatch):
+    from harness.workloads.tasks import own_questions
+
+    reads: list[str] = []
+    real = own_questions.objects
+    monkeypatch.setattr(own_questions, "objects", lambda path: reads.append(str(path)) or real(path))
+    for _ in range(3):
+        tasks.of_spec(spec(folder / "mine.jsonl"))
+    assert len(reads) == 2, "once to look at it, once to make the task"
+    (folder / "pictures" / "blue.png").unlink()
+    with pytest.raises(Refused, match=r"mine.jsonl:2: its picture is the path pictures/blue.png, where no file is"):
+        tasks.of_spec(spec(folder / "mine.jsonl"))
+
+
 def test_chance_is_known_from_the_choices(folder):
     rows = [{"question": str(i), "choices": list("abcd"), "answer": "a"} for i in range(3)]
     (folder / "four.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -164,7 +178,7 @@ def test_a_file_that_cannot_be_read_is_refused(folder, name, text, told):
     if text is not None:
         (folder / name).write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(Refused, match=told):
-        tasks.asked(spec(folder / name, tasks=("demo_vl",)))
+        tasks.of_spec(spec(folder / name, tasks=("demo_vl",)))
 
 
 @pytest.mark.parametrize(

@@ -47,10 +47,16 @@ def test_what_was_answered_is_a_whole_number_of_units(shuffled):
     assert shuffled.units_of({name: set(range(40)) for name in TASKS}) == len(shuffled.units)
 
 
-def test_answers_that_were_kept_are_known_by_their_place(shuffled):
+def test_answers_that_were_kept_are_known_by_their_place_with_what_was_guessed(shuffled):
     ids = shuffled.tasks[TASKS[0]].ids(None)
-    kept = shuffled.known(TASKS[0], [sample(ids[5], 1.0), sample(ids[2], 0.0)], guessed=1)
-    assert list(kept.samples) == [5, 2] and kept.guessed == 1
+    kept = shuffled.known(TASKS[0], [sample(ids[5], 1.0), sample(ids[2], 0.0)], {"guessed": [ids[2]]})
+    assert list(kept.samples) == [5, 2] and kept.guessed == {2}
+    found = shuffled.measured(TASKS[0], kept)
+    assert found.facts == {"guessed": [ids[2]]} and found.metrics["guessed"].value == 0.5
+    places = [index for unit in shuffled.units[:9] for name, index in unit if name == TASKS[0]]
+    every = shuffled.known(TASKS[0], [sample(doc_id, 1.0) for doc_id in ids[:40]], {"guessed": ids[:40]})
+    cut = shuffled.first(9, TASKS[0], every)
+    assert list(cut.samples) == places and cut.guessed == set(places)
 
 
 def test_blocks_grow_and_end_at_the_last_unit():

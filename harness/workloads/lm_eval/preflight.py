@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 from collections import defaultdict
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import PIL
 from pydantic import TypeAdapter
 
 from harness.engine.settings import EngineSettings
 from harness.record.scores import RIGHT, metric_fault
-from harness.util import files
-from harness.util.cached import Kept
 from harness.util.errors import Fault
 from harness.workloads.lm_eval import generation, prompt_length
 from harness.workloads.lm_eval.probe import scorer_faults
@@ -96,7 +91,8 @@ def _wrong(
     family = prompt_length.family(model)
     found: dict[str, list[str]] = defaultdict(list)
     prompts = []
-    for index, (doc_id, looked) in enumerate(zip(ids, _looked(questions, len(ids)), strict=True)):
+    sizes_shown = questions.each(len(ids), "pictures", LOOKED, lambda shown: [picture.size for picture in shown])
+    for index, (doc_id, looked) in enumerate(zip(ids, sizes_shown, strict=True)):
         sizes = looked if isinstance(looked, list) else []
         if looked == [] and getattr(questions.task, "MULTIMODAL", False):
             questions.without_pictures.append(doc_id)
@@ -126,26 +122,3 @@ def _messages(questions: Questions, index: int) -> list[dict[str, Any]]:
         return chat(questions, questions.rows.stored(index))[0]
     except Exception:  # a task's own text may look at its pictures
         return chat(questions, questions.rows[index])[0]
-
-
-def _looked(questions: Questions, count: int) -> list[list[tuple[int, int]] | str]:
-    """For each document the sizes of its pictures, each wholly decoded, or why one cannot be.
-
-    Pillow decodes outside the interpreter's lock, so threads share the work. Of data on this disk the outcome is kept for as
-    long as they stay what they are.
-    """
-    state = files.digest([PIL.__version__, questions.fingerprint, count])
-    kept = Kept(f"pictures of {questions.task.task_name}", state, LOOKED) if questions.fingerprint else None
-    known = kept.find() if kept else None
-    if known is not None:
-        return known
-
-    def look(index: int) -> list[tuple[int, int]] | str:
-        try:
-            return [picture.size for picture in questions.pictures(questions.rows[index])]
-        except ValueError as error:
-            return str(error)
-
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        found = list(pool.map(look, range(count)))
-    return kept.keep(found) if kept else found

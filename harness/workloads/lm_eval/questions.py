@@ -8,14 +8,19 @@ import logging
 import os
 import random
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import PIL
+from pydantic import TypeAdapter
 
 from harness.record.scores import Scale, scale_of
 from harness.util import environments, files
+from harness.util.cached import Kept
 from harness.workloads import tasks
 from harness.workloads.lm_eval import generation
 from harness.workloads.lm_eval.documents import Documents, forgive, shown
@@ -24,6 +29,7 @@ from harness.workloads.tasks.local_data import Splits
 if TYPE_CHECKING:
     from harness.workloads.accuracy import AccuracySpec
 
+T = TypeVar("T")
 GUESSES = ("choice", "choices", "randint", "randrange", "random", "sample")
 """Functions of Python's random module; a scorer that calls one while it scores an answer makes that answer up."""
 SCORING = threading.Lock()
@@ -80,6 +86,28 @@ class Questions:
         cannot be."""
         return list(self.task.doc_to_image(doc)) if getattr(self.task, "MULTIMODAL", False) else []
 
+    def each(self, count: int, what: str, kind: TypeAdapter[list[T | str]], look: Callable[[list[Any]], T]) -> list[T | str]:
+        """What `look` makes of the pictures of each of the first documents; why they cannot be read, where they cannot.
+
+        Pillow decodes outside the interpreter's lock, so threads share the work. Of data on this disk the outcome is kept for
+        as long as they stay what they are. what: names the outcome; kind: of what is kept, reasons included.
+        """
+        state = files.digest([PIL.__version__, self.fingerprint, count])
+        kept = Kept(f"{what} of {self.task.task_name}", state, kind) if self.fingerprint else None
+        known = kept.find() if kept else None
+        if known is not None:
+            return known
+
+        def one(index: int) -> T | str:
+            try:
+                return look(self.pictures(self.rows[index]))
+            except ValueError as error:
+                return str(error)
+
+        with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+            found = list(pool.map(one, range(count)))
+        return kept.keep(found) if kept else found
+
     def answer_tokens(self, spec: AccuracySpec) -> int:
         """The longest answer in tokens."""
         return spec.max_tokens or generation.answer_tokens(self.task.get_config("generation_kwargs") or {})
@@ -127,7 +155,7 @@ def quiet() -> None:
 
 def load(name: str, spec: AccuracySpec) -> Questions:
     """The task called `name`; raises whatever its code and its data set raise."""
-    (task,) = tasks.asked(spec, [name])
+    (task,) = tasks.of_spec(spec, [name])
     # A group's tasks may lie anywhere, so everything is read for one that is loaded through it.
     folder = spec.include_path if task.group else task.file.parent
     questions = _load(task.group, task.key, folder, spec.num_fewshot, task.dataset, task.local, spec.pair_by == "position")

@@ -64,7 +64,7 @@ class Task:
         return total.hexdigest()[:16]
 
 
-def asked(spec: AccuracySpec, names: Iterable[str] | None = None) -> list[Task]:
+def of_spec(spec: AccuracySpec, names: Iterable[str] | None = None) -> list[Task]:
     """The tasks that a suite's accuracy section asks, or those of these names; see `find`."""
     if spec.questions is None:
         return find(spec.tasks if names is None else names, spec.include_path, spec.datasets)

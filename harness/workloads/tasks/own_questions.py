@@ -8,9 +8,6 @@ question (prompt)            asked as it is written
 answer (answers, target)     what is right; any of a list
 choices (options; A, B, ...) makes it multiple choice: the choices and a request for a letter follow the question
 category, language           kept with the document
-
-An answer is scored 1 where it is right and 0 otherwise: the letter of a multiple choice; a number by its value; a text without
-its case, its punctuation and its outer spaces. A reply in which no letter is found is unparsed.
 """
 
 from __future__ import annotations
@@ -19,9 +16,8 @@ import ast
 import hashlib
 import json
 import re
-import string
-import unicodedata
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -32,28 +28,24 @@ from harness.util import environments, files, pictures
 from harness.util.cached import Kept
 from harness.util.errors import Fault, Refused
 from harness.util.rows import objects
+from harness.workloads.tasks.own_answers import LETTERS
 
 VERSION = 1
 """Of prompts and scoring; part of a Cell's key."""
 IDS, IMAGES = ("id", "index", "question_id", "doc_id"), ("image", "images", "image_path", "image_paths")
 TEXTS, ANSWERS, CHOICES = ("question", "prompt"), ("answer", "answers", "target"), ("choices", "options")
-LETTERS = string.ascii_uppercase
-MOST_CHOICES = 26
-INVALID = "[invalid]"
-"""What stands for an answer where none is found, as in lm-eval's own filters."""
-ASK = {"en": "Answer with the letter of the right choice.", "zh": "请直接回答正确选项的字母。"}
-SHORT = 64
-"""Characters of the shortest picture in base64; less is a path."""
+TASK = "task"
+"""The folder of the task's files, in the one that is made of a file of questions."""
 PLACE: TypeAdapter[str] = TypeAdapter(str)
 OWN = """\
 from pathlib import Path
 
-from harness.workloads.tasks import own_questions
-from harness.workloads.tasks.own_questions import images, letters, score, target, text
+from harness.workloads.tasks import own_answers
+from harness.workloads.tasks.own_answers import images, letters, score, target, text
 
 
 def load(**_):
-    return own_questions.load(Path(__file__).parent)
+    return own_answers.load(Path(__file__).parent)
 """
 """The code beside a task file."""
 
@@ -68,25 +60,34 @@ def task_folder(path: Path) -> Path:
 
     Raises Refused with a fault for each row that cannot be asked.
     """
-    rows = list(_checked(path))
-    if not rows:
-        raise Refused(Fault(str(path), "holds no questions", "one object a row, with question and answer"))
-    state = files.digest([VERSION, files.file_sha256(path), [_state(one) for row in rows for one in row["images"]]])
+    try:
+        about = path.stat()
+    except OSError as error:
+        raise _no_file(path, error.strerror) from None
+    sha256, shown = _looked(path.resolve(), about.st_mtime_ns, about.st_size, str(path))
+    try:
+        state = files.digest([VERSION, sha256, [_state(one) for one in shown]])
+    except OSError:  # a picture has gone since: told with its row
+        _looked.cache_clear()
+        return task_folder(path)
     kept = Kept(f"questions of {path.resolve()}", state, PLACE)
     known = kept.find()
     if known is not None and Path(known).is_dir():
-        return Path(known)
+        return Path(known) / TASK
     folder = environments.cache_folder() / "questions" / f"{name_of(path)}-{files.digest([str(path.resolve()), state], 10)}"
     if not folder.is_dir():
         with files.new_folder(folder) as new:
-            _write(new, name_of(path), rows)
-    return Path(kept.keep(str(folder)))
+            _write(new, name_of(path), _checked(path))
+    return Path(kept.keep(str(folder))) / TASK
 
 
 def _write(folder: Path, name: str, rows: list[dict[str, Any]]) -> None:
+    # Beside the task, not in it: they are named by their hashes, so its rows say all of them that a key must know.
     (folder / "pictures").mkdir()
     kept = [row | {"images": [_put(folder / "pictures", one) for one in row["images"]]} for row in rows]
     lines = [json.dumps(row, ensure_ascii=False) for row in kept]
+    folder = folder / TASK
+    folder.mkdir()
     (folder / "rows.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
     (folder / "own.py").write_text(OWN, encoding="utf-8")
     task = {
@@ -108,29 +109,40 @@ def _write(folder: Path, name: str, rows: list[dict[str, Any]]) -> None:
     (folder / "task.yaml").write_text(yaml.safe_dump(task, sort_keys=False) + head + filters, encoding="utf-8")
 
 
-def _put(folder: Path, picture: str | bytes) -> str:
+def _put(folder: Path, picture: Path | bytes) -> str:
     """A picture in the folder, by the hash of its bytes; returns its name."""
-    data = picture if isinstance(picture, bytes) else Path(picture).read_bytes()
+    data = picture if isinstance(picture, bytes) else picture.read_bytes()
     place = folder / hashlib.sha256(data).hexdigest()[:24]
     if not place.exists():
         place.write_bytes(data)
     return place.name
 
 
-def _state(picture: str | bytes) -> Any:
-    if isinstance(picture, bytes):
-        return None  # it lies in the file itself
-    found = Path(picture).stat()
-    return [picture, found.st_mtime_ns, found.st_size]
+@lru_cache(maxsize=8)
+def _looked(path: Path, mtime_ns: int, size: int, called: str) -> tuple[str, list[Path]]:
+    """The hash of a file all of whose rows can be asked, and the files of their pictures. Read once while the file stays what
+    it is: every Cell asks for it. called: the path as faults name it."""
+    rows = _checked(Path(called))
+    return files.file_sha256(path), [one for row in rows for one in row["images"] if isinstance(one, Path)]
+
+
+def _state(picture: Path) -> list[Any]:
+    found = picture.stat()
+    return [str(picture), found.st_mtime_ns, found.st_size]
+
+
+def _no_file(path: Path, why: str | None) -> Refused:
+    what = f"{path} is no file" if not path.exists() else f"{path} cannot be read: {why}"
+    return Refused(Fault("accuracy.questions", what, "a .jsonl, .json, .csv, .tsv or .parquet file"))
 
 
 # -- rows ----------------------------------------------------------------------------------------------------------------
 
 
-def _checked(path: Path) -> Iterator[dict[str, Any]]:
-    """The rows as they are kept, their pictures as absolute paths or bytes."""
+def _checked(path: Path) -> list[dict[str, Any]]:
+    """The rows as they are kept, their pictures as files or bytes. Raises Refused with all that cannot be asked."""
     if not path.is_file():
-        raise Refused(Fault("accuracy.questions", f"{path} is no file", "a .jsonl, .json, .csv, .tsv or .parquet file"))
+        raise _no_file(path, "it is no file")
     faults, found = [], []
     rows = list(objects(path))
     shown = {str(own): _first(row, IMAGES) for _, row in rows if (own := _first(row, IDS)) is not None}
@@ -144,7 +156,9 @@ def _checked(path: Path) -> Iterator[dict[str, Any]]:
         except ValueError as error:
             faults.append(Fault(f"{path}:{number}", str(error)))
     Refused.if_any(faults)
-    yield from found
+    if not found:
+        raise Refused(Fault(str(path), "holds no questions", "one object a row, with question and answer"))
+    return found
 
 
 def _row(row: Mapping[str, Any], number: int, folder: Path) -> dict[str, Any]:
@@ -188,7 +202,7 @@ def _choices(row: Mapping[str, Any]) -> list[str]:
     given = _first(row, CHOICES)
     if given is None:
         lettered = [row.get(letter) for letter in LETTERS]
-        count = next((i for i, one in enumerate(lettered) if one in (None, "")), MOST_CHOICES)
+        count = next((i for i, one in enumerate(lettered) if one in (None, "")), len(LETTERS))
         given = lettered[:count]
     if isinstance(given, str):
         try:
@@ -196,8 +210,8 @@ def _choices(row: Mapping[str, Any]) -> list[str]:
         except (ValueError, SyntaxError, MemoryError, RecursionError):
             raise ValueError(f"its choices are {given[:60]!r}: a list is meant") from None
     given = list(given.values()) if isinstance(given, dict) else given
-    if not isinstance(given, list) or len(given) == 1 or len(given) > MOST_CHOICES:
-        raise ValueError(f"its choices are no list of 2 to {MOST_CHOICES}")
+    if not isinstance(given, list) or len(given) == 1 or len(given) > len(LETTERS):
+        raise ValueError(f"its choices are no list of 2 to {len(LETTERS)}")
     return [_text(one) for one in given]
 
 
@@ -211,112 +225,9 @@ def _letter(answer: str, choices: list[str]) -> str:
     raise ValueError(f"its answer {answer[:60]!r} is none of its {len(choices)} choices, and no letter of theirs")
 
 
-def _picture(value: Any, folder: Path) -> str | bytes:
-    """An absolute path, or a file's bytes; raises ValueError for what is neither."""
-    if isinstance(value, dict):
-        value = value.get("bytes") or value.get("path")
-    if isinstance(value, str) and len(value) <= 255 and not value.startswith("data:"):
-        place = (folder / value).resolve()
-        if len(value) > SHORT and not place.is_file() and re.fullmatch(r"[A-Za-z0-9+/]+=*", value):
-            return pictures.written(value)
-        if not place.is_file():
-            raise ValueError(f"its picture is the path {value}, where no file is (relative paths start at {folder})")
-        return str(place)
-    if isinstance(value, bytes):
-        return value
-    if isinstance(value, str):
-        return pictures.written(value)
-    raise ValueError(f"its picture is {type(value).__name__}: a path, bytes, a data: URL or base64 is meant")
-
-
-# -- what lm-eval calls ---------------------------------------------------------------------------------------------------
-
-
-def load(folder: Path) -> Any:
-    """The questions of a folder that `task_folder` made, as lm-eval takes a data set."""
-    import datasets
-
-    lines = (folder / "rows.jsonl").read_text(encoding="utf-8").split("\n")
-    rows = [json.loads(line) for line in lines if line]
-    for row in rows:
-        row["images"] = [str(folder / "pictures" / name) for name in row["images"]]
-    return {"test": datasets.Dataset.from_list(rows)}
-
-
-def images(doc: dict[str, Any]) -> list[Any]:
-    """The files of a document's pictures."""
-    return list(doc["images"])
-
-
-def text(doc: dict[str, Any]) -> str:
-    """What is asked."""
-    if not doc["choices"]:
-        return str(doc["question"])
-    listed = "\n".join(f"{LETTERS[i]}. {choice}" for i, choice in enumerate(doc["choices"]))
-    language = "zh" if doc["language"].lower().startswith("zh") or _chinese(doc["question"]) else "en"
-    return f"{doc['question']}\n{listed}\n{ASK[language]}"
-
-
-def target(doc: dict[str, Any]) -> str:
-    """What is right."""
-    return str(doc["answers"][0])
-
-
-def letters(replies: list[list[str]], docs: list[dict[str, Any]]) -> list[list[str]]:
-    """lm-eval's filter: of a multiple choice the letter that a reply names, of other questions the reply."""
-    return [
-        [letter_in(one, doc["choices"]) if doc["choices"] else one.strip() for one in mine]
-        for mine, doc in zip(replies, docs, strict=True)
-    ]
-
-
-def score(doc: dict[str, Any], results: list[str]) -> dict[str, float]:
-    """Whether the (filtered) answer is one of the right ones."""
-    answer = results[0]
-    right = answer == doc["answers"][0] if doc["choices"] else any(alike(answer, one) for one in doc["answers"])
-    return {"exact_match": float(right)}
-
-
-def letter_in(reply: str, choices: list[str]) -> str:
-    """The letter of the choice that a reply names; `[invalid]` where none is found, or several are."""
-    valid = LETTERS[: len(choices)]
-    said = unicodedata.normalize("NFKC", reply).strip()
-    before = r"(?:(?i:answer(?:\s+is)?|option|choice)|答案(?:是|为)?|选项?)"
-    named = (
-        re.findall(rf"{before}\s*:?\s*\**\(?([{valid}])(?![A-Za-z])", said)
-        or re.findall(rf"^\W*([{valid}])\W*$", said)
-        or re.findall(rf"^\W*([{valid}])[.:)]", said)
-    )
-    if named:
-        return str(named[-1])
-    same = [i for i, choice in enumerate(choices) if alike(said, choice)]
-    if len(same) == 1:
-        return LETTERS[same[0]]
-    # A alone is an article, I a pronoun.
-    marked = re.findall(rf"(?<![A-Za-z])(?:\(([{valid}])\)|([{valid}])[.)](?=\s|$))", said)
-    bare = re.findall(r"(?<![A-Za-z'])([B-HJ-Z])(?![A-Za-z'])", said)
-    found = {one or other for one, other in marked} | (set(bare) & set(valid))
-    return found.pop() if len(found) == 1 else INVALID
-
-
-def alike(answer: str, right: str) -> bool:
-    """Whether two answers are one: as numbers where both are, else without case, punctuation and outer spaces."""
-    numbers = [_number(one) for one in (answer, right)]
-    if None not in numbers:
-        return numbers[0] == numbers[1]
-    return _bare(answer) == _bare(right)
-
-
-def _number(value: str) -> float | None:
-    bare = unicodedata.normalize("NFKC", value).strip().rstrip(".").replace(",", "").replace(" ", "").lstrip("$€£¥")
-    bare = bare.removesuffix("%")
-    return float(bare) if re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", bare, re.IGNORECASE | re.ASCII) else None
-
-
-def _bare(value: str) -> str:
-    plain = unicodedata.normalize("NFKC", value).casefold()
-    return " ".join("".join(" " if unicodedata.category(c)[0] in "PS" else c for c in plain).split())
-
-
-def _chinese(value: str) -> bool:
-    return any("\u4e00" <= c <= "\u9fff" for c in value)
+def _picture(value: Any, folder: Path) -> Path | bytes:
+    try:
+        found = pictures.stored(value, folder)
+    except ValueError as error:
+        raise ValueError(f"its picture {error}") from None
+    return found if isinstance(found, bytes) else found.resolve()
